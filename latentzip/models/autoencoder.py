@@ -1,0 +1,130 @@
+"""An autoencoder: encoder, latent space, decoder. The three parts have weights of their own and can be had apart."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from latentzip.models.config import AutoencoderConfig
+from latentzip.models.lite import LiteDecoder, LiteEncoder
+from latentzip.models.prior import HyperAnalysis, HyperPrior, bits, scale_table
+from latentzip.models.quantizer import ResidualQuantizer
+
+
+@dataclass(frozen=True)
+class TrainingOutput:
+    """What a training step needs: x_hat (B, 3, H, W), about [-1, 1], and each picture's regularisation (B,)."""
+
+    x_hat: Tensor
+    bpp: Tensor  # KL: estimated rate in bits per pixel; VQ: the rate of fixed-length indices, a constant
+    commitment: Tensor  # VQ: mean squared distance to the codes, summed over channels and stages; KL: zero
+    latent: Tensor  # what the encoder gave (B, C, H/f, W/f)
+    indices: Tensor | None  # VQ: the codes of all stages (B, K, H/f, W/f)
+
+
+class KlLatent(nn.Module):
+    """Latent space of a KL model: quantisation steps for every rate, and the prior.
+
+    The encoder's latent times the gain is in units of the quantisation step. One gain curve per channel, given at
+    `gain_knots` rates and log-linear between them, makes one model serve every rate (Cui et al. 2021,
+    arXiv 2003.02012).
+    """
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.log_gain = nn.Parameter(torch.zeros(config.gain_knots, config.latent_channels))
+        self.prior = HyperPrior(config)
+        self.scale_table: Tensor
+        self.register_buffer("scale_table", scale_table())
+
+    def gain(self, rate: Tensor) -> Tensor:
+        """rate (B,) in [0, 1] -> factor (B, C, 1, 1), positive."""
+        knots = self.log_gain.shape[0]
+        place = rate.float() * (knots - 1)
+        below = place.floor().long().clamp(max=knots - 2)
+        share = (place - below)[:, None]
+        log_gain = torch.lerp(self.log_gain[below], self.log_gain[below + 1], share)
+        return log_gain.exp()[:, :, None, None]
+
+
+class VqLatent(nn.Module):
+    """Latent space of a VQ model: the codebooks. A rate of s / K stands for the first s of K stages."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.quantizer = ResidualQuantizer(config)
+
+
+class Autoencoder(nn.Module):
+    """The whole model, for training. Codecs load the parts that they need (see zoo.loading)."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = LiteEncoder(config)
+        self.decoder = LiteDecoder(config)
+        self.latent: KlLatent | VqLatent
+        if config.regularizer == "kl":
+            self.latent = KlLatent(config)
+            self.analysis = HyperAnalysis(config)
+        else:
+            self.latent = VqLatent(config)
+
+    def forward(self, x: Tensor, rate: Tensor) -> TrainingOutput:
+        """x: (B, 3, H, W) float in [-1, 1], sides multiples of the factor; rate: (B,) in [0, 1]."""
+        y = self.encoder(x).float()
+        if isinstance(self.latent, KlLatent):
+            return self._forward_kl(self.latent, y, rate)
+        return self._forward_vq(self.latent, y, rate)
+
+    def _forward_kl(self, latent: KlLatent, y: Tensor, rate: Tensor) -> TrainingOutput:
+        """Rate by additive uniform noise, reconstruction by rounding with straight-through gradients."""
+        gain = latent.gain(rate)
+        v = y * gain
+        z = self.analysis(v).float()
+        z_coded = straight_through_round(z)
+        hyper_index = latent.prior.hyper_index[:, None, None]
+        total = bits(with_uniform_noise(z), 0.0, hyper_index).sum((1, 2, 3))
+
+        groups = torch.split(v, list(latent.prior.groups), 1)
+        targets = iter([group for group in groups for _ in range(2)])
+        expected: list[tuple[Tensor, Tensor, Tensor]] = []
+
+        def code(mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+            mean, index = mean.float(), index.float()
+            expected.append((mean, index, mask))
+            return mean + straight_through_round(next(targets) - mean)
+
+        coded = latent.prior.sweep(z_coded, (v.shape[2], v.shape[3]), code)
+        passes = list(zip(expected[::2], expected[1::2], strict=True))
+        mean = torch.cat([torch.where(even, m1, m2) for (m1, _, even), (m2, _, _) in passes], dim=1)
+        index = torch.cat([torch.where(even, i1, i2) for (_, i1, even), (_, i2, _) in passes], dim=1)
+        total = total + bits(with_uniform_noise(v), mean, index).sum((1, 2, 3))
+
+        pixels = y.shape[2] * y.shape[3] * self.config.factor**2
+        x_hat = self.decoder(coded / gain, rate).float()
+        return TrainingOutput(x_hat, total / pixels, torch.zeros_like(rate), y.detach(), None)
+
+    def _forward_vq(self, latent: VqLatent, y: Tensor, rate: Tensor) -> TrainingOutput:
+        """The first s stages of each picture's codes, with straight-through gradients to the encoder."""
+        quantizer = latent.quantizer
+        stages = (rate * quantizer.stages).round().long()
+        indices = quantizer.encode(y.detach())
+        used = torch.arange(quantizer.stages, device=y.device) < stages[:, None]  # (B, K)
+        codes = torch.stack([book[indices[:, k]] for k, book in enumerate(quantizer.codebooks)], 1)
+        partial = codes.cumsum(1).permute(0, 1, 4, 2, 3).detach()  # (B, K, C, h, w): sums of the first 1..K codes
+        commitment = ((y[:, None] - partial).square().sum(2).mean((2, 3)) * used).sum(1)
+        quantized = partial[torch.arange(len(stages)), stages - 1]
+        x_hat = self.decoder(y + (quantized - y).detach(), rate).float()
+        bpp = stages * (self.config.codebook_size - 1).bit_length() / self.config.factor**2
+        return TrainingOutput(x_hat, bpp, commitment, y.detach(), indices)
+
+
+def straight_through_round(x: Tensor) -> Tensor:
+    """Round, with the gradient of the identity."""
+    return x + (torch.round(x) - x).detach()
+
+
+def with_uniform_noise(x: Tensor) -> Tensor:
+    """A sample of the uniform posterior of width 1 around x."""
+    return x + torch.rand_like(x) - 0.5

@@ -1,0 +1,70 @@
+"""The `lite` family: a linear transform that is a codec from the first step, and a lean deep path that learns the rest.
+
+Nothing here looks at the whole image (no attention, no normalisation), so the receptive field is bounded.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from latentzip.models.blocks import residual_blocks, zero_init
+from latentzip.models.config import AutoencoderConfig
+
+
+class LiteEncoder(nn.Module):
+    """E(x) = A x + N(x): a strided linear transform and a deep path whose last layer starts at zero."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        first, *deeper = config.widths
+        layers: list[nn.Module] = [
+            nn.PixelUnshuffle(config.patch),
+            nn.Conv2d(3 * config.patch**2, first, 3, padding=1),
+            residual_blocks(first, config.encoder_blocks),
+        ]
+        finer = first
+        for width in deeper:
+            layers += [nn.Conv2d(finer, width, 4, stride=2, padding=1), residual_blocks(width, config.encoder_blocks)]
+            finer = width
+        layers.append(zero_init(nn.Conv2d(finer, config.latent_channels, 1)))
+        self.deep = nn.Sequential(*layers)
+        self.linear = nn.Conv2d(3, config.latent_channels, config.factor, stride=config.factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, 3, H, W) float in [-1, 1], H and W multiples of the factor -> latent (B, C, H/f, W/f), unbounded."""
+        out: Tensor = self.linear(x) + self.deep(x)
+        return out
+
+
+class LiteDecoder(nn.Module):
+    """D(z) = B z + N(z, rate): the way back. The rate goes in as a constant plane, for what is left to clean up."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        *finer_widths, width = config.widths
+        layers: list[nn.Module] = [
+            nn.Conv2d(config.latent_channels + 1, width, 3, padding=1),
+            residual_blocks(width, config.decoder_blocks),
+        ]
+        for finer in reversed(finer_widths):
+            layers += [
+                nn.Conv2d(width, 4 * finer, 1),
+                nn.PixelShuffle(2),
+                residual_blocks(finer, config.decoder_blocks),
+            ]
+            width = finer
+        layers += [zero_init(nn.Conv2d(width, 3 * config.patch**2, 3, padding=1)), nn.PixelShuffle(config.patch)]
+        self.deep = nn.Sequential(*layers)
+        self.linear = nn.ConvTranspose2d(config.latent_channels, 3, config.factor, stride=config.factor)
+
+    @property
+    def last_layer(self) -> nn.Conv2d:
+        """The layer whose gradients weigh the adversarial loss against the others."""
+        layer = self.deep[-2]
+        assert isinstance(layer, nn.Conv2d)
+        return layer
+
+    def forward(self, latent: Tensor, rate: Tensor) -> Tensor:
+        """latent: (B, C, h, w); rate: (B,) in [0, 1] -> image (B, 3, f h, f w), about [-1, 1], not clamped."""
+        plane = rate.to(latent.dtype).view(-1, 1, 1, 1).expand(-1, 1, *latent.shape[2:])
+        out: Tensor = self.linear(latent) + self.deep(torch.cat([latent, plane], dim=1))
+        return out

@@ -1,0 +1,190 @@
+"""The learned prior of KL latents: how many bits each value costs, in training and in the file.
+
+A hyperlatent (1/4 of the latent's resolution) is sent first; then the latent, channel group by channel group, each in
+two checkerboard passes (Balle et al. 2018, arXiv 1802.01436; He et al. 2021, arXiv 2103.15306 and 2203.10886). Every
+pass is parallel over positions. `sweep` is the only description of that order: training, encoding and decoding hand it
+what to do with each pass.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from latentzip.models.blocks import ACTIVATION_LIMIT, ExactConv2d, to_grid
+from latentzip.models.config import AutoencoderConfig
+
+# Scales are powers of a constant ratio; 64 of them keep the loss against a continuous scale below 0.1 % of the bits.
+SCALES, SCALE_MIN, SCALE_MAX = 64, 0.11, 64.0
+LOG_RATIO = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
+HYPER_STRIDE = 4
+MEAN_BITS = 4  # means are coded in sixteenths of a step
+
+# (values' mean, scale index, positions to code) -> their coded values. All (B, C, h, w) but the mask, bool (h, w).
+CodePass = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class GroupContext(nn.Module):
+    """Mean and scale index of one channel group, from the hyperlatent, earlier groups and coded neighbours."""
+
+    def __init__(self, channels: int, earlier: int, width: int) -> None:
+        super().__init__()
+        self.hyper = ExactConv2d(width, width, 1)
+        self.earlier = ExactConv2d(earlier, width, 3) if earlier else None
+        # 5x5 where it pays: the first group carries the low frequencies, whose neighbours tell most
+        self.neighbours = ExactConv2d(channels, width, 3 if earlier else 5)
+        self.head = nn.Sequential(
+            nn.ReLU(), ExactConv2d(width, width, 1), nn.ReLU(), ExactConv2d(width, 2 * channels, 1)
+        )
+
+    @property
+    def last(self) -> nn.Conv2d:
+        layer = self.head[-1]
+        assert isinstance(layer, nn.Conv2d)
+        return layer
+
+    def known(self, hyper: Tensor, coded: list[Tensor]) -> Tensor:
+        """What is known of the group before its first pass: hidden activations (B, width, h, w)."""
+        hidden: Tensor = self.hyper(hyper)
+        return hidden + self.earlier(torch.cat(coded, dim=1)) if self.earlier is not None else hidden
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden activations -> mean in steps, fractional scale index, (B, channels, h, w) each."""
+        mean, index = self.head(hidden).chunk(2, dim=1)
+        return mean, index
+
+
+class HyperPrior(nn.Module):
+    """Probabilities for latents (B, C, h, w) in units of their quantisation step."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        hyper, width = config.hyper_channels, config.prior_width
+        self.groups = config.prior_groups
+        self.hyper_index = nn.Parameter(index_of_scale(torch.ones(hyper)))
+        self.synthesis = nn.Sequential(
+            ExactConv2d(hyper, 4 * hyper, 1),
+            nn.PixelShuffle(2),
+            nn.ReLU(),
+            ExactConv2d(hyper, 4 * hyper, 1),
+            nn.PixelShuffle(2),
+            nn.ReLU(),
+            ExactConv2d(hyper, width, 3),
+            nn.ReLU(),
+        )
+        self.contexts = nn.ModuleList(
+            GroupContext(group, sum(self.groups[:i]), width) for i, group in enumerate(self.groups)
+        )
+
+    def start_at(self, scales: Tensor) -> None:
+        """Let every channel's scale start at `scales` (C,), in steps, so that the first steps are not lost on it."""
+        for context, part in zip(self.contexts, torch.split(scales, list(self.groups)), strict=True):
+            assert isinstance(context, GroupContext)
+            with torch.no_grad():
+                context.last.weight[len(part) :] *= 0.3
+                assert context.last.bias is not None
+                context.last.bias[len(part) :] = index_of_scale(part)
+
+    def make_exact(self) -> "HyperPrior":
+        """Turn the networks into their exact form (see ExactConv2d), for coding. Not to be trained afterwards."""
+        for module in self.modules():
+            if isinstance(module, ExactConv2d):
+                module.make_exact()
+        return self.eval()
+
+    def sweep(self, hyperlatent: Tensor, size: tuple[int, int], code: CodePass) -> Tensor:
+        """Code a latent pass by pass.
+
+        hyperlatent: (B, Ch, ceil(h/4), ceil(w/4)), coded; size: (h, w). `code` is called once a pass, in the order of
+        the file, with what the prior expects, and returns the coded values; those outside the mask are ignored.
+        Returns the whole coded latent (B, C, h, w).
+        """
+        height, width = size
+        hyper = self.synthesis(hyperlatent)[:, :, :height, :width]
+        even = checkerboard(height, width, hyper.device)
+        coded: list[Tensor] = []
+        for context in self.contexts:
+            assert isinstance(context, GroupContext)
+            known = context.known(hyper, coded)
+            mean, index = context(known)
+            anchors = code(mean, index, even)
+            anchors = torch.where(even, anchors, torch.zeros_like(anchors))
+            mean, index = context(known + context.neighbours(anchors))
+            others = code(mean, index, ~even)
+            coded.append(torch.where(even, anchors, others))
+        return torch.cat(coded, dim=1)
+
+
+class HyperAnalysis(nn.Module):
+    """Latent in steps (B, C, h, w) -> hyperlatent (B, Ch, ceil(h/4), ceil(w/4)). The encoder's side only."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        hyper = config.hyper_channels
+        self.layers = nn.Sequential(
+            nn.Conv2d(config.latent_channels, hyper, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(hyper, hyper, 4, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(hyper, hyper, 4, stride=2, padding=1),
+        )
+
+    def forward(self, latent: Tensor) -> Tensor:
+        height, width = latent.shape[2:]
+        out: Tensor = self.layers(F.pad(latent, (0, -width % HYPER_STRIDE, 0, -height % HYPER_STRIDE)))
+        return out
+
+
+def checkerboard(height: int, width: int, device: torch.device) -> Tensor:
+    """bool (height, width), true where row + column is even."""
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+    return (rows[:, None] + columns) % 2 == 0
+
+
+def index_of_scale(scale: Tensor) -> Tensor:
+    """Scale in steps -> fractional index into the table of scales."""
+    return torch.log(scale / SCALE_MIN) / LOG_RATIO
+
+
+def scale_of_index(index: Tensor) -> Tensor:
+    """Inverse of `index_of_scale`, within the table."""
+    return SCALE_MIN * torch.exp(LOG_RATIO * index.clamp(0, SCALES - 1))
+
+
+def coded_mean(mean: Tensor) -> Tensor:
+    """The mean as the file knows it: sixteenths of a step."""
+    return to_grid(mean, MEAN_BITS, ACTIVATION_LIMIT)
+
+
+def coded_index(index: Tensor) -> Tensor:
+    """The scale index as the file knows it: int64 in 0..63."""
+    return torch.floor(index + 0.5).clamp(0, SCALES - 1).long()
+
+
+def bits(value: Tensor, mean: Tensor | float, index: Tensor) -> Tensor:
+    """Bits of a value at uniform width 1 under a Gaussian: KL(uniform posterior || prior), the rate. Same shapes."""
+    scale = scale_of_index(index)
+    distance = (value - mean).abs()
+    upper = torch.special.ndtr((0.5 - distance) / scale)
+    lower = torch.special.ndtr((-0.5 - distance) / scale)
+    return -torch.log2((upper - lower).clamp_min(1e-9))
+
+
+def scale_table() -> Tensor:
+    """Integer distributions of the symbols, (64, entries) int32, a row for each scale.
+
+    Entry 0 of a row counts the escapes, entry 1 + R + s the symbol s in -R..R with R = ceil(4.5 scale) + 1; the rest
+    are zeros. Each row adds up to 2**16. Stored with the weights, so that every machine has the same.
+    """
+    scales = scale_of_index(torch.arange(SCALES, dtype=torch.float64))
+    reaches = [math.ceil(4.5 * scale) + 1 for scale in scales.tolist()]
+    table = torch.zeros(SCALES, 2 * max(reaches) + 2, dtype=torch.int32)
+    for row, scale, reach in zip(table, scales, reaches, strict=True):
+        edges = torch.special.ndtr((torch.arange(-reach, reach + 2, dtype=torch.float64) - 0.5) / scale)
+        probabilities = torch.cat([1 - (edges[-1:] - edges[:1]), edges.diff()])
+        counts = (probabilities * 2**16).round().clamp(min=1).int()
+        counts[1 + reach] += 2**16 - counts.sum()
+        row[: len(counts)] = counts
+    return table

@@ -1,0 +1,132 @@
+"""The networks: shapes, the linear start, the bounded receptive field, separable halves."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from conftest import IMAGES, TINY_KL, TINY_VQ, tiny_model
+
+from latentzip.errors import ModelError
+from latentzip.images import read_image
+from latentzip.models.autoencoder import Autoencoder, KlLatent
+from latentzip.models.config import AutoencoderConfig
+from latentzip.models.quantizer import ResidualQuantizer, nearest_code
+from latentzip.training.start import start_from_principal_components
+
+
+@pytest.mark.parametrize("config", [TINY_KL, TINY_VQ], ids=["kl", "vq"])
+@pytest.mark.parametrize("factor", [2, 4, 8, 16, 32])
+def test_every_factor_trains_and_reconstructs(config: AutoencoderConfig, factor: int) -> None:
+    model = Autoencoder(dataclasses.replace(config, factor=factor))
+    x = torch.rand(2, 3, 2 * factor, 3 * factor) * 2 - 1
+    out = model(x, torch.tensor([1 / 3, 1.0]))
+    assert out.x_hat.shape == x.shape
+    assert out.latent.shape == (2, 8, 2, 3)
+    (out.x_hat.square().mean() + out.bpp.mean() + out.commitment.mean()).backward()
+    assert model.encoder.linear.weight.grad is not None
+    assert model.encoder.linear.weight.grad.abs().sum() > 0
+
+
+def test_factor_1_is_built_with_one_level() -> None:
+    model = Autoencoder(dataclasses.replace(TINY_KL, factor=1, widths=(8,)))
+    assert model(torch.zeros(1, 3, 8, 8), torch.tensor([0.5])).x_hat.shape == (1, 3, 8, 8)
+
+
+def test_configs_that_cannot_be_built_are_refused() -> None:
+    with pytest.raises(ModelError, match="factor"):
+        dataclasses.replace(TINY_KL, factor=12)
+    with pytest.raises(ModelError, match="levels"):
+        dataclasses.replace(TINY_KL, factor=1)
+    with pytest.raises(ModelError, match="add up"):
+        dataclasses.replace(TINY_KL, prior_groups=(3, 3))
+
+
+def test_a_config_survives_json() -> None:
+    assert AutoencoderConfig.from_json(TINY_VQ.to_json()) == TINY_VQ
+    for text in ("", "[]", "{}", '{"config_version": 9, "family": "lite"}', TINY_VQ.to_json()[:-1] + ', "x": 1}'):
+        with pytest.raises(ModelError):
+            AutoencoderConfig.from_json(text)
+
+
+def test_the_linear_start_is_already_a_codec() -> None:
+    """Principal components of a photograph reconstruct it before the first training step."""
+    pixels = read_image(IMAGES / "chelsea.png").pixels[:288, :448]
+    model = Autoencoder(dataclasses.replace(TINY_KL, latent_channels=64, prior_groups=(16, 48)))
+    start_from_principal_components(model, [pixels], (0.0005, 0.01), seed=0)
+    x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        x_hat = model.decoder(model.encoder(x), torch.tensor([0.5]))
+        assert isinstance(model.latent, KlLatent)
+        gains = [float(model.latent.gain(torch.tensor([rate])).mean()) for rate in (0.0, 0.5, 1.0)]
+    error = (x - x_hat).square().mean().item() * 127.5**2
+    assert 10 * np.log10(255**2 / error) > 28
+    # steps fall with the square root of lambda: a factor of 20 in lambda is one of sqrt(20) in steps
+    assert gains[1] == pytest.approx(1)
+    assert gains[2] / gains[0] == pytest.approx(20**0.5, rel=1e-4)
+
+
+def test_gains_are_interpolated_between_knots() -> None:
+    model = tiny_model(TINY_KL)
+    assert isinstance(model.latent, KlLatent)
+    knots = model.latent.log_gain.exp()
+    at = model.latent.gain(torch.tensor([0.0, 0.25, 0.5, 1.0]))[:, :, 0, 0]
+    assert torch.allclose(at[[0, 2, 3]], knots)
+    assert torch.allclose(at[1], (knots[0] * knots[1]).sqrt())
+
+
+@pytest.mark.parametrize("config", [TINY_KL, TINY_VQ], ids=["kl", "vq"])
+def test_the_receptive_field_is_bounded(config: AutoencoderConfig) -> None:
+    """A change in one corner must not reach a far one, in either direction."""
+    model = tiny_model(config).double().eval()
+    x = torch.zeros(1, 3, 320, 320, dtype=torch.float64)
+    changed = x.clone()
+    changed[..., :16, :16] = 1
+    with torch.no_grad():
+        moved = (model.encoder(changed) - model.encoder(x)).abs().sum(1)[0]
+        assert moved[0, 0] > 0
+        assert (moved[10:] == 0).all()
+        assert (moved[:, 10:] == 0).all()
+        latent = torch.zeros(1, 8, 20, 20, dtype=torch.float64)
+        other = latent.clone()
+        other[..., 0, 0] = 1
+        rate = torch.tensor([0.5], dtype=torch.float64)
+        difference = (model.decoder(other, rate) - model.decoder(latent, rate)).abs().sum(1)[0]
+        assert difference[0, 0] > 0
+        assert (difference[160:] == 0).all()
+
+
+def test_residual_stages_refine() -> None:
+    quantizer = ResidualQuantizer(TINY_VQ)
+    latent = torch.randn(2, 8, 5, 4)
+    indices = quantizer.encode(latent)
+    assert indices.shape == (2, 3, 5, 4)
+    for stages in (1, 2, 3):
+        assert torch.equal(quantizer.encode(latent, stages), indices[:, :stages])
+        codes = quantizer.decode(indices[:, :stages])
+        by_hand = sum(quantizer.codebooks[k][indices[:, k]] for k in range(stages))
+        assert torch.allclose(codes, by_hand.permute(0, 3, 1, 2))
+
+
+def test_the_nearest_code_wins_and_ties_go_to_the_lowest() -> None:
+    book = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    assert nearest_code(torch.tensor([[0.9, 0.1], [0.0, 0.8]]), book).tolist() == [0, 1]
+
+
+def test_autocast_does_not_change_the_nearest_code() -> None:
+    torch.manual_seed(0)
+    vectors, book = torch.randn(500, 32) * 10, torch.randn(200, 32) * 10
+    with torch.autocast("cpu", torch.bfloat16):
+        found = nearest_code(vectors, book)
+    assert torch.equal(found, torch.cdist(vectors.double(), book.double()).argmin(1))
+
+
+def test_vq_training_uses_as_many_stages_as_the_rate_says() -> None:
+    model = tiny_model(TINY_VQ).eval()
+    x = torch.rand(1, 3, 32, 32) * 2 - 1
+    indices = model.latent.quantizer.encode(model.encoder(x))
+    for stages in (1, 2, 3):
+        out = model(x, torch.tensor([stages / 3]))
+        expected = model.decoder(model.latent.quantizer.decode(indices[:, :stages]), torch.tensor([stages / 3]))
+        assert torch.allclose(out.x_hat, expected, atol=1e-4)
+        assert out.bpp.item() == pytest.approx(stages * 5 / 256)  # 20 codes need 5 bits
