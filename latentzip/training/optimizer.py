@@ -1,0 +1,55 @@
+"""Muon for the kernels of hidden layers, AdamW for everything else: best at equal minutes (docs/training.md)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MIN_KERNEL_SIDE = 32  # kernels thinner than this gain nothing from orthogonalised steps
+
+
+class MixedOptimizer:
+    """torch.optim.Muon takes matrices only: kernels are handed to it as flattened views of their own storage.
+
+    Muon: Jordan 2024; its steps are matched to AdamW's size as in Moonlight (arXiv 2502.16982).
+    """
+
+    def __init__(self, model: nn.Module, learning_rate: float) -> None:
+        self.kernels = [p for name, p in model.named_parameters() if _is_hidden_kernel(name, p)]
+        hidden = set(map(id, self.kernels))
+        rest = [p for p in model.parameters() if p.requires_grad and id(p) not in hidden]
+        self.matrices = [nn.Parameter(_as_matrix(p.data)) for p in self.kernels]
+        for kernel, matrix in zip(self.kernels, self.matrices, strict=True):
+            assert kernel.data_ptr() == matrix.data_ptr(), "a view is needed, so that a step reaches the kernel"
+        self.parts: dict[str, torch.optim.Optimizer] = {
+            "adamw": torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+        }
+        if self.matrices:
+            # four iterations orthogonalise well enough, and the fifth costs more than it gives here
+            self.parts["muon"] = torch.optim.Muon(
+                self.matrices, lr=learning_rate, weight_decay=0.0, ns_steps=4, adjust_lr_fn="match_rms_adamw"
+            )
+
+    def step(self, learning_rate: float) -> None:
+        for kernel, matrix in zip(self.kernels, self.matrices, strict=True):
+            matrix.grad = None if kernel.grad is None else _as_matrix(kernel.grad)
+        for part in self.parts.values():
+            for group in part.param_groups:
+                group["lr"] = learning_rate
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+
+
+def _is_hidden_kernel(name: str, p: Tensor) -> bool:
+    return p.requires_grad and p.ndim == 4 and min(p.shape[:2]) >= MIN_KERNEL_SIDE and ".linear." not in f".{name}"
+
+
+def _as_matrix(kernel: Tensor) -> Tensor:
+    """(O, I, kh, kw) -> (O, kh*kw*I), a view for channels-last memory: the order of columns is indifferent to Muon."""
+    return kernel.permute(0, 2, 3, 1).reshape(kernel.shape[0], -1)

@@ -1,0 +1,73 @@
+"""Weights files: safetensors with the config in the metadata, and what their parts are called.
+
+Tensors are named by the part they belong to: `encoder.` and `analysis.` (needed to encode), `latent.` (codebook, prior,
+steps: needed for both, and what a file's symbols mean) and `decoder.` (needed to decode).
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from latentzip.errors import ModelError
+from latentzip.files import write_atomically
+from latentzip.models.config import AutoencoderConfig
+
+MODEL_NAME = "model.safetensors"
+FINGERPRINT_BYTES = {"latent": 8, "decoder": 4}
+
+
+def fingerprint(config: AutoencoderConfig, tensors: dict[str, Tensor], part: str) -> bytes:
+    """Leading bytes of the SHA-256 over the config and the part's tensors, in the order of their names.
+
+    part: "latent" (8 bytes: what the symbols of a file mean) or "decoder" (4 bytes: what pixels they become).
+    """
+    digest = hashlib.sha256(config.to_json().encode())
+    for name in sorted(n for n in tensors if n.startswith(part + ".")):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.digest()[: FINGERPRINT_BYTES[part]]
+
+
+def save_weights(path: Path, config: AutoencoderConfig, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
+    """Write a model, its floats in half precision. `notes` are kept in the metadata. Raises OutputError."""
+    half = {
+        name: (tensor.detach().half() if tensor.is_floating_point() else tensor.detach()).contiguous()
+        for name, tensor in tensors.items()
+    }
+    metadata = {
+        **notes,
+        "config": config.to_json(),
+        "latent_fingerprint": fingerprint(config, half, "latent").hex(),
+        "decoder_fingerprint": fingerprint(config, half, "decoder").hex(),
+    }
+    data = save(half, metadata)
+    write_atomically(path, lambda file: file.write(data), overwrite=True)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a weights file, config included. Raises ModelError."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such model file") from None
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: not a readable weights file ({error})") from None
+    if "config" not in metadata:
+        raise ModelError(f"{path}: holds no latentzip model (its metadata has no config)")
+    return metadata
+
+
+def read_tensors(path: Path, parts: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors of some parts alone, as stored. Raises ModelError."""
+    prefixes = tuple(part + "." for part in parts)
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: not a readable weights file ({error})") from None

@@ -1,0 +1,143 @@
+"""Locate, verify and load the parts of a model that are needed, and no others."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from latentzip.errors import ModelError
+from latentzip.models.autoencoder import KlLatent, VqLatent
+from latentzip.models.config import AutoencoderConfig
+from latentzip.models.lite import LiteDecoder, LiteEncoder
+from latentzip.models.prior import HyperAnalysis
+from latentzip.zoo.checkpoints import FINGERPRINT_BYTES, MODEL_NAME, fingerprint, read_metadata, read_tensors
+from latentzip.zoo.registry import built_in, find_by_fingerprint, find_by_name
+
+
+@dataclass(frozen=True)
+class LoadedLatent:
+    """What both sides need. The latent space stays on the CPU, its prior in exact form."""
+
+    name: str
+    config: AutoencoderConfig
+    latent: KlLatent | VqLatent
+    latent_fingerprint: bytes
+    decoder_fingerprint: bytes
+
+
+@dataclass(frozen=True)
+class LoadedEncoder(LoadedLatent):
+    encoder: LiteEncoder
+    analysis: HyperAnalysis | None  # KL models only
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class LoadedDecoder(LoadedLatent):
+    decoder: LiteDecoder
+    device: torch.device
+
+
+def load_encoder(source: str | None, device: torch.device) -> LoadedEncoder:
+    """`source`: name of a built-in model, weights file, run folder, or None for the default. Raises ModelError."""
+    path = _locate(source)
+    parts = _load_parts(path, ["encoder", "analysis", "latent"])
+    config = parts.config
+    encoder = LiteEncoder(config)
+    analysis = HyperAnalysis(config) if config.regularizer == "kl" else None
+    parts.fill(encoder, "encoder")
+    if analysis is not None:
+        parts.fill(analysis, "analysis")
+        analysis.to(device)
+    return LoadedEncoder(**vars(_load_latent(parts)), encoder=encoder.to(device), analysis=analysis, device=device)
+
+
+def load_decoder(path: Path, device: torch.device) -> LoadedDecoder:
+    """Raises ModelError."""
+    parts = _load_parts(path, ["latent", "decoder"])
+    decoder = LiteDecoder(parts.config)
+    parts.fill(decoder, "decoder")
+    return LoadedDecoder(**vars(_load_latent(parts)), decoder=decoder.to(device), device=device)
+
+
+def load_latent(path: Path) -> LoadedLatent:
+    """The latent space alone, to read symbols. Raises ModelError."""
+    return _load_latent(_load_parts(path, ["latent"]))
+
+
+def weights_for(latent: bytes, decoder: bytes, explicit: str | None) -> Path:
+    """The weights that decode a file with these fingerprints: `explicit` if given, else a built-in model's.
+
+    Raises ModelError where they have another latent space, or none is known.
+    """
+    if explicit is not None:
+        path = _locate(explicit)
+        found = bytes.fromhex(read_metadata(path).get("latent_fingerprint", ""))
+        if found != latent:
+            raise ModelError(
+                f"was encoded with another model: its latent space is {latent.hex()}, that of {explicit} is"
+                f" {found.hex()}: give -m the weights that encoded it"
+            )
+        return path
+    entry = find_by_fingerprint(latent, decoder)
+    if entry is None:
+        raise ModelError(
+            f"needs a model that is not here (latent space {latent.hex()}): give -m the weights that encoded it"
+        )
+    return entry.path
+
+
+def _locate(source: str | None) -> Path:
+    if source is None:
+        return built_in()[0].path
+    path = Path(source)
+    if path.is_dir():
+        path = path / MODEL_NAME
+    return path if path.exists() else find_by_name(source).path
+
+
+@dataclass(frozen=True)
+class _Parts:
+    path: Path
+    metadata: dict[str, str]
+    config: AutoencoderConfig
+    tensors: dict[str, Tensor]
+
+    def fill(self, module: nn.Module, part: str) -> None:
+        """Load the tensors of a part into its module, every one and no more."""
+        prefix = part + "."
+        state = {n.removeprefix(prefix): t for n, t in self.tensors.items() if n.startswith(prefix)}
+        state = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+        try:
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            raise ModelError(f"{self.path}: its {part} does not fit its config ({error})") from None
+        module.requires_grad_(False).eval()
+
+
+def _load_parts(path: Path, parts: list[str]) -> _Parts:
+    metadata = read_metadata(path)
+    for entry in built_in():
+        if entry.path == path and hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
+            raise ModelError(f"{path}: damaged (its SHA-256 is not the manifest's): install latentzip again")
+    return _Parts(path, metadata, AutoencoderConfig.from_json(metadata["config"]), read_tensors(path, parts))
+
+
+def _load_latent(parts: _Parts) -> LoadedLatent:
+    latent = KlLatent(parts.config) if parts.config.regularizer == "kl" else VqLatent(parts.config)
+    parts.fill(latent, "latent")
+    prints = {}
+    for part, length in FINGERPRINT_BYTES.items():
+        try:
+            prints[part] = bytes.fromhex(parts.metadata[f"{part}_fingerprint"])
+        except (KeyError, ValueError):
+            prints[part] = b""
+        computed = fingerprint(parts.config, parts.tensors, part)
+        has_part = any(name.startswith(part + ".") for name in parts.tensors)
+        if len(prints[part]) != length or (has_part and computed != prints[part]):
+            raise ModelError(f"{parts.path}: its {part} tensors are not those that its metadata names: get it again")
+    if isinstance(latent, KlLatent):
+        latent.prior.make_exact()
+    return LoadedLatent(parts.path.stem, parts.config, latent, prints["latent"], prints["decoder"])
