@@ -1,0 +1,63 @@
+"""The `latentzip` command: its subcommands, and what becomes of errors and interrupts."""
+
+import sys
+from enum import IntEnum
+from typing import Annotated
+
+import typer
+
+from latentzip import __version__
+from latentzip.cli import decode, encode, info, models, train, verify
+from latentzip.cli.console import complain
+from latentzip.errors import LatentzipError
+
+
+class ExitCode(IntEnum):
+    OK = 0
+    FAILED = 1
+    USAGE = 2  # given by typer
+    INTERRUPTED = 130
+
+
+app = typer.Typer(
+    help="Pictures into small .lz files and back, with a neural autoencoder.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"latentzip {__version__}")
+        raise typer.Exit
+
+
+app.command()(encode.encode)
+app.command()(decode.decode)
+app.command()(info.info)
+app.command()(verify.verify)
+app.add_typer(models.app, name="models")
+app.command()(train.train)
+
+
+def main() -> None:
+    """Entry point. Exits with 0, 1 (something failed), 2 (wrong usage) or 130 (interrupted)."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"latentzip {__version__}")
+        return
+    try:
+        app()
+    except LatentzipError as error:
+        complain(str(error))
+        sys.exit(ExitCode.FAILED)
+    except KeyboardInterrupt:
+        complain("interrupted")
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        sys.stdout = None  # nobody reads it, and closing it would fail once more
+        sys.exit(ExitCode.FAILED)

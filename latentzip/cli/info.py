@@ -1,0 +1,77 @@
+"""`latentzip info`: what a file says of itself. No torch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentzip.cli.console import Batch, Record, human_size
+from latentzip.cli.options import Json
+from latentzip.container import ChunkType, Flag, PayloadKind, parse
+from latentzip.files import read_bytes
+from latentzip.zoo.registry import find_by_fingerprint
+
+KIND_NAMES = {PayloadKind.VQ_FIXED: "VQ indices, fixed length", PayloadKind.KL_PRIOR: "KL latent, prior-coded"}
+CHUNK_NAMES: dict[int, str] = {member.value: member.name for member in ChunkType}
+
+
+def info(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".lz files, or - for standard input.")],
+    as_json: Json = False,
+) -> None:
+    """Show what .lz files hold: size, model, rate, chunks."""
+
+    def work(path: Path) -> tuple[Record, str]:
+        record = describe(read_bytes(path))
+        record["file"] = str(path)
+        if not as_json:
+            print(_for_people(record))
+        return record, ""
+
+    batch = Batch("read", as_json, quiet=True)
+    batch.run(files, lambda path: path, work)
+    batch.finish()
+
+
+def describe(data: bytes) -> Record:
+    """Everything that can be said without decoding. Raises FormatError."""
+    container = parse(data)
+    header = container.header
+    entry = find_by_fingerprint(header.latent_fingerprint, header.decoder_fingerprint)
+    first = container.only(ChunkType.SCAN)[:1]
+    setting = "stages" if header.kind == PayloadKind.VQ_FIXED else "quality"
+    return {
+        "width": header.width,
+        "height": header.height,
+        "bytes": len(data),
+        "bpp": len(data) * 8 / (header.width * header.height),
+        "model": entry.name if entry else None,
+        "kind": KIND_NAMES[header.kind],
+        setting: first[0] if first else None,
+        "greyscale": bool(header.flags & Flag.GREYSCALE),
+        "latent_fingerprint": header.latent_fingerprint.hex(),
+        "decoder_fingerprint": header.decoder_fingerprint.hex(),
+        "same_decoder": bool(entry and entry.decoder_fingerprint == header.decoder_fingerprint),
+        "chunks": [
+            {"type": CHUNK_NAMES.get(chunk.type, str(chunk.type)), "bytes": len(chunk.payload)}
+            for chunk in container.chunks
+        ],
+    }
+
+
+def _for_people(record: Record) -> str:
+    model = record["model"] or f"not built in (latent space {record['latent_fingerprint']})"
+    if record["model"] and not record["same_decoder"]:
+        model += ", with another decoder than the one here"
+    chunks = ", ".join(f"{chunk['type']} {human_size(chunk['bytes'])}" for chunk in record["chunks"])
+    setting = "stages" if "stages" in record else "quality"
+    return "\n".join(
+        (
+            f"{record['file']}",
+            f"  picture  {record['width']}x{record['height']}, {'greyscale' if record['greyscale'] else 'RGB'}",
+            f"  size     {human_size(record['bytes'])}, {record['bpp']:.3f} bpp",
+            f"  model    {model}",
+            f"  payload  {record['kind']}, {setting} {record[setting]}",
+            f"  chunks   {chunks}",
+        )
+    )

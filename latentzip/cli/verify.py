@@ -1,0 +1,37 @@
+"""`latentzip verify`"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentzip.cli.console import Batch, Record
+from latentzip.cli.options import Json, Quiet
+from latentzip.container import parse
+from latentzip.files import read_bytes
+
+
+def verify(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".lz files, or - for standard input.")],
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", "--weights", help="Weights that decode them, where not built in.")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Check .lz files: structure, checksums, and that their latents can be read."""
+
+    def work(path: Path) -> tuple[Record, str]:
+        container = parse(read_bytes(path))
+        # only a file that is whole is worth loading torch and a model for
+        from latentzip.codec import read_latent
+        from latentzip.zoo.loading import load_latent, weights_for
+
+        header = container.header
+        weights = weights_for(header.latent_fingerprint, header.decoder_fingerprint, model)
+        read_latent(container, load_latent(weights))
+        return {"file": str(path), "ok": True}, f"{path}: ok"
+
+    batch = Batch("verified", as_json, quiet)
+    batch.run(files, lambda path: path, work)
+    batch.finish()

@@ -1,0 +1,103 @@
+"""Tiny seeded models and pictures, and the command line as a function."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from latentzip.cli import app
+from latentzip.codec import encode_image
+from latentzip.images import Picture, read_image
+from latentzip.models.autoencoder import Autoencoder, KlLatent
+from latentzip.models.config import AutoencoderConfig
+from latentzip.zoo.checkpoints import save_weights
+from latentzip.zoo.loading import load_encoder
+
+IMAGES = Path(__file__).parent / "images"
+
+TINY_KL = AutoencoderConfig(
+    regularizer="kl",
+    latent_channels=8,
+    widths=(8, 12),
+    encoder_blocks=1,
+    decoder_blocks=1,
+    prior_groups=(3, 5),
+    hyper_channels=4,
+    prior_width=16,
+    gain_knots=3,
+)
+TINY_VQ = AutoencoderConfig(
+    regularizer="vq",
+    latent_channels=8,
+    widths=(8, 12),
+    encoder_blocks=1,
+    decoder_blocks=1,
+    stages=3,
+    codebook_size=20,
+)
+
+
+def tiny_model(config: AutoencoderConfig, seed: int = 0) -> Autoencoder:
+    """A seeded model whose latents span several quantisation steps."""
+    torch.manual_seed(seed)
+    model = Autoencoder(config)
+    with torch.no_grad():
+        model.encoder.linear.weight *= 4
+        if isinstance(model.latent, KlLatent):
+            model.latent.log_gain.copy_(torch.linspace(-1, 1, config.gain_knots)[:, None].expand(-1, 8))
+            model.latent.prior.start_at(torch.full((config.latent_channels,), 2.0))
+    return model
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Run `latentzip ...` in this process, as its console script would."""
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["latentzip", *map(str, arguments)])
+        capfd.readouterr()
+        code = 0
+        try:
+            app.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capfd.readouterr()
+        assert "Traceback" not in captured.err
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Weights files of the tiny models, by regularizer."""
+    folder = tmp_path_factory.mktemp("weights")
+    paths = {}
+    for config in (TINY_KL, TINY_VQ):
+        paths[config.regularizer] = folder / f"tiny-{config.regularizer}.safetensors"
+        save_weights(paths[config.regularizer], config, tiny_model(config).state_dict(), {})
+    return paths
+
+
+def noise_picture(width: int, height: int, seed: int = 0) -> Picture:
+    rng = np.random.default_rng(seed)
+    return Picture(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), greyscale=False)
+
+
+@pytest.fixture(scope="session")
+def example_lz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real photograph, encoded by the default model."""
+    path = tmp_path_factory.mktemp("example") / "chelsea.lz"
+    path.write_bytes(encode_image(read_image(IMAGES / "chelsea.png"), load_encoder(None, torch.device("cpu"))))
+    return path

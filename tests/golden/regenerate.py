@@ -1,0 +1,57 @@
+"""Rewrite the golden files: python tests/golden/regenerate.py. Only when docs/format.md changes, and CHANGELOG with it.
+
+golden.json holds, for each .lz file, the SHA-256 of the latent that it holds, in quantisation steps or code indices:
+integers and sixteenths, which every machine must read alike.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+GOLDEN = Path(__file__).parent
+sys.path.insert(0, str(GOLDEN.parent))
+
+from conftest import TINY_KL, TINY_VQ, noise_picture, tiny_model  # noqa: E402
+
+from latentzip.codec import encode_image  # noqa: E402
+from latentzip.container import ChunkType, parse  # noqa: E402
+from latentzip.models.autoencoder import KlLatent, VqLatent  # noqa: E402
+from latentzip.payload import parse_kl, parse_vq_indices  # noqa: E402
+from latentzip.zoo.checkpoints import save_weights  # noqa: E402
+from latentzip.zoo.loading import load_encoder, load_latent  # noqa: E402
+
+SIZE = (75, 50)
+
+
+def hash_of_symbols(lz: Path, weights: Path) -> str:
+    """SHA-256 of the values that a golden file's payload stands for."""
+    container = parse(lz.read_bytes())
+    latent = load_latent(weights).latent
+    payload = container.only(ChunkType.SCAN)
+    size = (-(-container.header.height // 16), -(-container.header.width // 16))
+    values: torch.Tensor
+    if isinstance(latent, KlLatent):
+        values = (parse_kl(latent, payload, size)[0] * 16).long()
+    else:
+        assert isinstance(latent, VqLatent)
+        values = parse_vq_indices(latent, payload, size)
+    return hashlib.sha256(values.contiguous().numpy().astype("<i8").tobytes()).hexdigest()
+
+
+def main() -> None:
+    hashes = {}
+    for config in (TINY_KL, TINY_VQ):
+        weights = GOLDEN / f"tiny-{config.regularizer}.safetensors"
+        save_weights(weights, config, tiny_model(config).state_dict(), {})
+        for quality in (10, 90):
+            lz = GOLDEN / f"tiny-{config.regularizer}-q{quality}.lz"
+            lz.write_bytes(encode_image(noise_picture(*SIZE), load_encoder(str(weights), torch.device("cpu")), quality))
+            hashes[lz.name] = {"weights": weights.name, "symbols": hash_of_symbols(lz, weights)}
+    (GOLDEN / "golden.json").write_text(json.dumps(hashes, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

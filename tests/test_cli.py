@@ -1,0 +1,177 @@
+"""The commands, as a user would type them."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import IMAGES, Result, noise_picture
+from PIL import Image
+
+from latentzip.container import parse
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    Image.fromarray(noise_picture(33, 20).pixels).save(path)
+    return path
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_a_photograph_there_and_back(cli: Cli, tmp_path: Path) -> None:
+    """With the default model: small, and clearly the same picture."""
+    original = IMAGES / "chelsea.png"
+    assert cli("encode", original, "-o", tmp_path / "c.lz").code == 0
+    assert cli("decode", tmp_path / "c.lz").code == 0
+    before, after = (np.asarray(Image.open(p).convert("RGB"), float) for p in (original, tmp_path / "c.png"))
+    assert before.shape == after.shape
+    assert 10 * np.log10(255**2 / np.square(before - after).mean()) > 24
+    bpp = (tmp_path / "c.lz").stat().st_size * 8 / (451 * 300)
+    assert 0.05 < bpp < 0.5
+
+
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_weights_of_ones_own(cli: Cli, picture: Path, tiny_weights: dict[str, Path], kind: str) -> None:
+    lz = picture.with_suffix(".lz")
+    assert cli("encode", picture, "-m", tiny_weights[kind]).code == 0
+    without = cli("decode", lz, "-f")
+    assert without.code == 1
+    assert "needs a model that is not here" in without.err
+    assert cli("decode", lz, "-f", "-m", tiny_weights[kind], "-o", picture.with_name("back.png")).code == 0
+    assert Image.open(picture.with_name("back.png")).size == (33, 20)
+    assert cli("verify", lz, "-m", tiny_weights[kind]).code == 0
+    other = cli("verify", lz, "-m", tiny_weights["vq" if kind == "kl" else "kl"])
+    assert other.code == 1
+    assert "encoded with another model" in other.err
+
+
+def test_streams(tmp_path: Path) -> None:
+    """cat a.png | latentzip encode - -o - | latentzip decode - -o -"""
+    data = (IMAGES / "chelsea.png").read_bytes()
+    command = [sys.executable, "-m", "latentzip"]
+    lz = subprocess.run([*command, "encode", "-"], input=data, capture_output=True, check=True).stdout
+    assert parse(lz).header.width == 451
+    back = subprocess.run(
+        [*command, "decode", "-", "-o", "-", "--format", "webp"], input=lz, capture_output=True, check=True
+    ).stdout
+    image = Image.open(io.BytesIO(back))
+    assert (image.format, image.size) == ("WEBP", (451, 300))
+
+
+def test_batches_go_past_a_bad_file(cli: Cli, picture: Path, tmp_path: Path, tiny_weights: dict[str, Path]) -> None:
+    (tmp_path / "bad.png").write_bytes(b"nonsense")
+    out = tmp_path / "out"
+    out.mkdir()
+    second = picture.with_name("second.png")
+    second.write_bytes(picture.read_bytes())
+    result = cli("encode", picture, tmp_path / "bad.png", second, "-o", out, "-m", tiny_weights["vq"])
+    assert result.code == 1
+    assert "1 of 3 files could not be encoded" in result.err
+    assert f"{tmp_path / 'bad.png'}: not a picture" in result.err
+    assert listing(out) == ["picture.lz", "second.lz"]
+
+
+def test_json_is_one_document(cli: Cli, picture: Path, tmp_path: Path, tiny_weights: dict[str, Path]) -> None:
+    missing = tmp_path / "missing.png"
+    result = cli("encode", picture, missing, "-m", tiny_weights["kl"], "--json", "-q", "70")
+    assert result.code == 1
+    document = json.loads(result.out)
+    (record,), (error,) = document["files"], document["errors"]
+    size = picture.with_suffix(".lz").stat().st_size
+    assert record["output_bytes"] == size
+    assert record["bpp"] == pytest.approx(size * 8 / (33 * 20))
+    assert (record["width"], record["height"], record["quality"]) == (33, 20, 70)
+    assert error["input"] == str(missing)
+    described = json.loads(cli("info", picture.with_suffix(".lz"), "--json").out)["files"][0]
+    assert (described["bytes"], described["quality"], described["model"]) == (size, 70, None)
+
+
+def test_nothing_is_overwritten_without_force(cli: Cli, picture: Path, tiny_weights: dict[str, Path]) -> None:
+    lz = picture.with_suffix(".lz")
+    lz.write_bytes(b"precious")
+    result = cli("encode", picture, "-m", tiny_weights["kl"])
+    assert result.code == 1
+    assert "--force" in result.err
+    assert lz.read_bytes() == b"precious"
+    assert cli("encode", picture, "-m", tiny_weights["kl"], "-f").code == 0
+    assert parse(lz.read_bytes()).header.height == 20
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["encode"],
+        ["encode", "x.png", "-q", "0"],
+        ["encode", "x.png", "-q", "101"],
+        ["encode", "a.png", "b.png", "-o", "-"],
+        ["encode", "-", "-", "-o", "-"],
+        ["encode", "-", "-o", "-", "--json"],
+        ["unknown"],
+        ["decode", "x.lz", "--device", "abacus"],
+    ],
+)
+def test_wrong_usage_exits_with_2(cli: Cli, arguments: list[str]) -> None:
+    assert cli(*arguments).code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["encode", "missing.png"], "missing.png: no such file"),
+        (["encode", "missing.png", "-m", "no-model"], "no-model: neither a built-in model"),
+        (["encode", "missing.png", "-o", "no/where.lz"], "does not exist"),
+        (["decode", "missing.lz"], "missing.lz: no such file"),
+        (["decode", "missing.lz", "--format", "pdf"], "not written as '.pdf'"),
+        (["decode", "missing.lz", "-o", "x.xyz"], "not written as '.xyz'"),
+        (["info", "missing.lz"], "missing.lz: no such file"),
+        (["verify", "missing.lz"], "missing.lz: no such file"),
+    ],
+)
+def test_failures_exit_with_1_and_say_why(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = cli(*arguments)
+    assert result.code == 1
+    assert message in result.err
+    assert listing(tmp_path) == []
+
+
+def test_transparency_is_never_dropped(cli: Cli, tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 8), (1, 2, 3, 100)).save(tmp_path / "a.png")
+    result = cli("encode", tmp_path / "a.png")
+    assert result.code == 1
+    assert "has transparency" in result.err
+    assert listing(tmp_path) == ["a.png"]
+
+
+def test_interrupts_exit_with_130(cli: Cli, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("latentzip.codec.encode_image", interrupt)
+    result = cli("encode", picture)
+    assert result.code == 130
+    assert listing(picture.parent) == ["picture.png"]
+
+
+def test_models_are_listed(cli: Cli) -> None:
+    names = [model["name"] for model in json.loads(cli("models", "list", "--json").out)["models"]]
+    shown = cli("models", "list").out
+    assert names
+    assert all(name in shown for name in names)
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version").out.startswith("latentzip 0.")

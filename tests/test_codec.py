@@ -1,0 +1,180 @@
+"""The main path, with tiny models: any size, any damage, always the same."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_KL, TINY_VQ, noise_picture, tiny_model
+
+from latentzip.codec import decode_image, encode_image, read_latent
+from latentzip.container import ChunkType, Container, Header, PayloadKind, pack, parse
+from latentzip.errors import FormatError, ModelError
+from latentzip.images import Picture
+from latentzip.models.autoencoder import KlLatent, VqLatent
+from latentzip.payload import parse_kl, parse_latent, parse_vq_indices, stages_of_quality
+from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, load_decoder, load_encoder
+
+CPU = torch.device("cpu")
+SIZES = [(1, 1), (7, 5), (8, 8), (16, 16), (17, 16), (257, 252)]
+
+
+def pair(path: Path) -> tuple[LoadedEncoder, LoadedDecoder]:
+    return load_encoder(str(path), CPU), load_decoder(path, CPU)
+
+
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+@pytest.mark.parametrize("size", SIZES)
+def test_any_size_comes_back_at_its_size(tiny_weights: dict[str, Path], kind: str, size: tuple[int, int]) -> None:
+    encoder, decoder = pair(tiny_weights[kind])
+    picture = noise_picture(*size)
+    decoded = decode_image(encode_image(picture, encoder), lambda header: decoder)
+    assert decoded.pixels.shape == picture.pixels.shape
+    assert decoded.pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+@pytest.mark.parametrize("quality", [1, 50, 100])
+def test_the_file_holds_exactly_the_quantised_latent(tiny_weights: dict[str, Path], kind: str, quality: int) -> None:
+    """What is read is what the encoder quantised: within half a step for KL, the chosen codes for VQ."""
+    encoder, decoder = pair(tiny_weights[kind])
+    picture = noise_picture(48, 32)
+    x = torch.from_numpy(picture.pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    y = encoder.encoder(x)
+    latent, rate = read_latent(parse(encode_image(picture, encoder, quality)), decoder)
+    if isinstance(decoder.latent, KlLatent):
+        assert rate.item() == pytest.approx((quality - 1) / 99)
+        steps = (latent - y) * decoder.latent.gain(rate)
+        assert steps.abs().max() <= 0.5 + 1e-3  # means of a sixteenth shift nothing: they are added back
+        assert steps.abs().mean() > 0.1
+    else:
+        quantizer = decoder.latent.quantizer
+        stages = stages_of_quality(quality, quantizer.stages)
+        assert torch.allclose(latent, quantizer.decode(quantizer.encode(y, stages)))
+
+
+def test_quality_buys_bytes(tiny_weights: dict[str, Path]) -> None:
+    for path in tiny_weights.values():
+        encoder = load_encoder(str(path), CPU)
+        sizes = [len(encode_image(noise_picture(64, 64), encoder, quality)) for quality in (1, 34, 67, 100)]
+        assert sizes == sorted(sizes)
+        assert sizes[0] < sizes[-1]
+
+
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_encoding_twice_gives_the_same_bytes(tiny_weights: dict[str, Path], kind: str) -> None:
+    encoder, again = load_encoder(str(tiny_weights[kind]), CPU), load_encoder(str(tiny_weights[kind]), CPU)
+    picture = noise_picture(100, 60)
+    assert encode_image(picture, encoder) == encode_image(picture, encoder) == encode_image(picture, again)
+
+
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_symbols_do_not_depend_on_threads(tiny_weights: dict[str, Path], kind: str) -> None:
+    encoder, decoder = pair(tiny_weights[kind])
+    container = parse(encode_image(noise_picture(300, 200), encoder))
+    threads = torch.get_num_threads()
+    latents = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        latents.append(read_latent(container, decoder)[0])
+    torch.set_num_threads(threads)
+    assert torch.equal(*latents)
+
+
+def test_a_greyscale_picture_stays_greyscale(tiny_weights: dict[str, Path]) -> None:
+    encoder, decoder = pair(tiny_weights["kl"])
+    picture = Picture(noise_picture(20, 20).pixels, greyscale=True)
+    assert decode_image(encode_image(picture, encoder), lambda header: decoder).greyscale
+
+
+def test_the_wrong_model_is_refused(tiny_weights: dict[str, Path]) -> None:
+    data = encode_image(noise_picture(32, 32), load_encoder(str(tiny_weights["kl"]), CPU))
+    with pytest.raises(ModelError, match="encoded with another model"):
+        decode_image(data, lambda header: load_decoder(tiny_weights["vq"], CPU))
+
+
+def with_payload(container: Container, payload: bytes, **changes: object) -> bytes:
+    header = dataclasses.replace(container.header, **changes)
+    return pack(Container(header, (dataclasses.replace(container.chunks[0], payload=payload),)))
+
+
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_payloads_with_fitting_checksums_but_wrong_contents(tiny_weights: dict[str, Path], kind: str) -> None:
+    """What only a hostile or faulty writer makes: our error, or some picture, and never anything else."""
+    encoder, decoder = pair(tiny_weights[kind])
+    original = parse(encode_image(noise_picture(40, 40), encoder))
+    payload = original.only(ChunkType.SCAN)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for attempt in range(150):
+        mutated = bytearray(payload)
+        mutated[rng.integers(len(mutated))] ^= int(rng.integers(1, 256))
+        length = rng.integers(len(mutated)) if attempt % 3 == 0 else len(mutated)
+        try:
+            decode_image(with_payload(original, bytes(mutated[:length])), lambda header: decoder)
+        except FormatError:
+            refused += 1
+    assert refused > 0
+    for hostile in (b"", b"\0", b"\xff" + payload[1:], payload + bytes(4 * len(payload) + 40)):
+        with pytest.raises(FormatError):
+            decode_image(with_payload(original, hostile), lambda header: decoder)
+
+
+def test_a_payload_of_the_other_kind_is_refused(tiny_weights: dict[str, Path]) -> None:
+    encoder, decoder = pair(tiny_weights["vq"])
+    original = parse(encode_image(noise_picture(40, 40), encoder))
+    data = with_payload(original, original.only(ChunkType.SCAN), kind=PayloadKind.KL_PRIOR)
+    with pytest.raises(ModelError, match="KL_PRIOR"):
+        decode_image(data, lambda header: decoder)
+
+
+def test_absurd_sizes_are_refused_before_memory_is_taken(tiny_weights: dict[str, Path]) -> None:
+    encoder, decoder = pair(tiny_weights["kl"])
+    original = parse(encode_image(noise_picture(16, 16), encoder))
+    bomb = with_payload(original, original.only(ChunkType.SCAN), width=65535, height=65535)
+    with pytest.raises(FormatError, match="65535x65535"):
+        decode_image(bomb, lambda header: decoder)
+
+
+def test_vq_indices_outside_the_codebook_are_refused() -> None:
+    latent = tiny_model(TINY_VQ).latent
+    assert isinstance(latent, VqLatent)
+    assert parse_vq_indices(latent, bytes([1, 19 << 3]), (1, 1)).tolist() == [[[[19]]]]  # 20 codes, 5 bits
+    with pytest.raises(FormatError, match="outside the codebook"):
+        parse_vq_indices(latent, bytes([1, 20 << 3]), (1, 1))
+    with pytest.raises(FormatError, match="after its last index"):
+        parse_vq_indices(latent, bytes([1, 19 << 3 | 1]), (1, 1))
+
+
+def test_every_truncation_of_a_payload_is_noticed_or_decodes(tiny_weights: dict[str, Path]) -> None:
+    latent = load_decoder(tiny_weights["kl"], CPU).latent
+    encoder = load_encoder(str(tiny_weights["kl"]), CPU)
+    payload = parse(encode_image(noise_picture(48, 48), encoder)).only(ChunkType.SCAN)
+    assert isinstance(latent, KlLatent)
+    whole, _ = parse_kl(latent, payload, (3, 3))
+    for length in range(1, len(payload)):
+        if (length - 1) % 4:
+            with pytest.raises(FormatError, match="whole number of words"):
+                parse_latent(PayloadKind.KL_PRIOR, latent, payload[:length], (3, 3))
+    assert whole.abs().max() > 1
+
+
+def test_header_names_the_model(tiny_weights: dict[str, Path]) -> None:
+    encoder, decoder = pair(tiny_weights["kl"])
+    header: Header = parse(encode_image(noise_picture(9, 9), encoder)).header
+    assert header.latent_fingerprint == decoder.latent_fingerprint
+    assert header.decoder_fingerprint == decoder.decoder_fingerprint
+    assert (header.width, header.height) == (9, 9)
+
+
+def test_latents_with_quantised_weights_are_close_to_training(tiny_weights: dict[str, Path]) -> None:
+    """The file's size is what training estimated: the objective optimises the real thing."""
+    model = tiny_model(TINY_KL).eval()
+    encoder = load_encoder(str(tiny_weights["kl"]), CPU)
+    picture = noise_picture(256, 256)
+    x = torch.from_numpy(picture.pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        estimate = torch.stack([model(x, torch.tensor([49 / 99])).bpp[0] for _ in range(4)]).mean().item()
+    real = (len(encode_image(picture, encoder, 50)) - 40) * 8 / 256**2
+    assert real == pytest.approx(estimate, rel=0.03)  # noise stands for rounding in the estimate

@@ -1,0 +1,87 @@
+"""The built-in weights are what the manifest and their cards say."""
+
+import hashlib
+
+import pytest
+import torch
+
+from latentzip.errors import ModelError
+from latentzip.zoo import loading
+from latentzip.zoo.checkpoints import fingerprint, read_tensors, save_weights
+from latentzip.zoo.loading import load_decoder, load_encoder, weights_for
+from latentzip.zoo.registry import built_in, find_by_fingerprint
+
+MIB = 1 << 20
+
+
+def test_the_manifest_is_true() -> None:
+    entries = built_in()
+    assert sum(entry.size for entry in entries) < 40 * MIB
+    for entry in entries:
+        assert hashlib.sha256(entry.path.read_bytes()).hexdigest() == entry.sha256
+        assert entry.path.with_suffix(".md").read_text().startswith(f"# {entry.name}")
+        decoder = load_decoder(entry.path, torch.device("cpu"))
+        assert decoder.latent_fingerprint == entry.latent_fingerprint
+        assert decoder.decoder_fingerprint == entry.decoder_fingerprint
+        assert (decoder.config.regularizer, decoder.config.factor) == (entry.regularizer, entry.factor)
+        assert find_by_fingerprint(entry.latent_fingerprint, b"none") == entry
+
+
+def test_decoding_reads_no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def spy(path: object, parts: list[str]) -> dict[str, torch.Tensor]:
+        read.extend(parts)
+        return read_tensors(path, parts)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loading, "read_tensors", spy)
+    load_decoder(built_in()[0].path, torch.device("cpu"))
+    assert read == ["latent", "decoder"]
+
+
+def test_weights_whose_tensors_were_swapped_are_refused(tmp_path, tiny_weights) -> None:  # type: ignore[no-untyped-def]
+    """A file whose metadata names other tensors than it holds must not decode anything."""
+    path = tmp_path / "forged.safetensors"
+    data = bytearray(tiny_weights["vq"].read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(ModelError, match="not those that its metadata names"):
+        load_decoder(path, torch.device("cpu"))
+
+
+def test_a_new_decoder_serves_old_files(tmp_path, tiny_weights) -> None:  # type: ignore[no-untyped-def]
+    """The latent space's fingerprint does not move with the decoder."""
+    old = load_decoder(tiny_weights["vq"], torch.device("cpu"))
+    tensors = read_tensors(tiny_weights["vq"], ["encoder", "latent", "decoder"])
+    tensors = {name: t + 1 if name == "decoder.linear.bias" else t for name, t in tensors.items()}
+    save_weights(tmp_path / "new.safetensors", old.config, tensors, {})
+    new = load_decoder(tmp_path / "new.safetensors", torch.device("cpu"))
+    assert new.latent_fingerprint == old.latent_fingerprint
+    assert new.decoder_fingerprint != old.decoder_fingerprint
+    path = weights_for(old.latent_fingerprint, old.decoder_fingerprint, str(tmp_path / "new.safetensors"))
+    assert path == tmp_path / "new.safetensors"
+
+
+def test_fingerprints_depend_on_names_shapes_and_values() -> None:
+    config = load_encoder(None, torch.device("cpu")).config
+    base = {"latent.a": torch.zeros(2, 3), "decoder.b": torch.ones(1)}
+    prints = [
+        fingerprint(config, tensors, "latent")
+        for tensors in (
+            base,
+            {"latent.x": torch.zeros(2, 3)},
+            {"latent.a": torch.zeros(3, 2)},
+            {"latent.a": torch.zeros(2, 3).half()},
+            {"latent.a": torch.zeros(2, 3).index_fill(0, torch.tensor(1), 1.0)},
+        )
+    ]
+    assert len(set(prints)) == len(prints)
+    assert fingerprint(config, {**base, "decoder.b": torch.zeros(1)}, "latent") == prints[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x10\0\0\0\0\0\0\0not json at all!"])
+def test_files_that_are_no_weights_are_refused(tmp_path, content: bytes) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"x\.safetensors: not a readable weights file"):
+        load_encoder(str(path), torch.device("cpu"))
