@@ -30,8 +30,10 @@ def read_image(source: Path | bytes, name: str | None = None) -> Picture:
     label = name or ("the picture" if isinstance(source, bytes) else str(source))
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                raise ImageError(f"{label}: has {image.n_frames} frames: extract the one you want first")  # type: ignore[attr-defined]
+            frames = getattr(image, "n_frames", 1)
+            # a phone's JPEG may carry a depth map or a preview behind the picture (MPO); the picture comes first
+            if frames > 1 and image.format != "MPO":
+                raise ImageError(f"{label}: has {frames} frames: extract the one you want first")
             image.load()
             return _to_picture(ImageOps.exif_transpose(image), label)
     except FileNotFoundError:

@@ -70,12 +70,18 @@ def test_orientation_is_applied() -> None:
 
 
 def test_a_colour_profile_is_converted() -> None:
-    grey_point = Image.new("RGB", (4, 4), (10, 200, 30))
-    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
-    assert np.array_equal(read_image(saved(grey_point, icc_profile=b"not a profile")).pixels, np.asarray(grey_point))
+    """In a profile with red and green exchanged, green samples mean red."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert np.abs(read_image(saved(grey_point, icc_profile=srgb)).pixels - np.asarray(grey_point, int)).max() <= 1
-    assert not np.array_equal(read_image(saved(grey_point, icc_profile=lab)).pixels, np.asarray(grey_point))
+    exchanged = srgb.replace(b"rXYZ", b"tmp!").replace(b"gXYZ", b"rXYZ").replace(b"tmp!", b"gXYZ")
+    image = Image.new("RGB", (4, 4), (10, 200, 30))
+    for profile, meaning in ((srgb, (10, 200, 30)), (exchanged, (200, 10, 30)), (b"not a profile", (10, 200, 30))):
+        difference = read_image(saved(image, icc_profile=profile)).pixels.astype(int) - meaning
+        assert np.abs(difference).max() <= 2
+
+
+def test_the_picture_of_a_phone_s_jpeg_is_taken() -> None:
+    data = saved(RGB, "MPO", save_all=True, append_images=[RGB.resize((8, 8))], quality=95)
+    assert read_image(data).pixels.shape == (20, 30, 3)
 
 
 def test_animations_and_broken_files_are_refused(tmp_path: Path) -> None:

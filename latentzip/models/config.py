@@ -33,8 +33,8 @@ class AutoencoderConfig:
     prior_width: int = 192
     gain_knots: int = 5
     # VQ: residual stages and codes in each
-    stages: int = 5
-    codebook_size: int = 1024
+    stages: int = 4
+    codebook_size: int = 4096
 
     def __post_init__(self) -> None:
         if self.factor not in (1, 2, 4, 8, 16, 32) or self.patch < 1:

@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from latentzip.models.config import AutoencoderConfig
 
+VECTORS_AT_ONCE = 8192  # bounds the memory of their distances to all codes
+
 
 class ResidualQuantizer(nn.Module):
     """K codebooks of N codes of C values. Nearest code in float32, ties to the lowest index.
@@ -38,6 +40,8 @@ class ResidualQuantizer(nn.Module):
 
 def nearest_code(vectors: Tensor, codebook: Tensor) -> Tensor:
     """vectors (P, C), codebook (N, C) -> index (P,) of the code at least squared distance."""
+    codebook = codebook.float()
+    norms = codebook.square().sum(1)
     with torch.autocast(vectors.device.type, enabled=False):  # in bfloat16 another code may seem the nearest
-        distance = codebook.float().square().sum(1) - 2 * vectors.float() @ codebook.float().T
-    return distance.argmin(1)
+        parts = vectors.float().split(VECTORS_AT_ONCE)  # type: ignore[no-untyped-call]
+        return torch.cat([(norms - 2 * part @ codebook.T).argmin(1) for part in parts])

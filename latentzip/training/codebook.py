@@ -9,7 +9,7 @@ DECAY = 0.99
 DEAD_BELOW = 0.02  # times the average use of a code
 
 
-def k_means(vectors: Tensor, codes: int, iterations: int = 12) -> Tensor:
+def k_means(vectors: Tensor, codes: int, iterations: int = 8) -> Tensor:
     """vectors (P, C) -> centroids (codes, C)."""
     centroids = vectors[torch.randperm(len(vectors))[:codes]].clone()
     for _ in range(iterations):
