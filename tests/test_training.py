@@ -69,8 +69,10 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, out: Path, config: AutoencoderConfig, settings: TrainSettings, **options: object) -> list[str]:
     said: list[str] = []
-    defaults: dict[str, object] = {"init": None, "perceptual": None, "resume": False}
-    train(folder, out, config, settings, device=CPU, say=said.append, **{**defaults, **options})  # type: ignore[arg-type]
+    perceptual = options.pop("perceptual", None)
+    defaults: dict[str, object] = {"init": None, "resume": False}
+    wishes = {} if options.get("resume") else {**vars(settings), "perceptual": perceptual and str(perceptual)}
+    train(folder, out, config, wishes, device=CPU, say=said.append, **{**defaults, **options})  # type: ignore[arg-type]
     return said
 
 
@@ -122,7 +124,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("latentzip.training.run.Trainer", Stopping)
         run(photographs, tmp_path / "parts", config, SETTINGS, perceptual=vgg_file)
-    said = run(photographs, tmp_path / "parts", config, SETTINGS, perceptual=vgg_file, resume=True)
+    said = run(photographs, tmp_path / "parts", config, SETTINGS, resume=True)
     assert any("resumed at step 3" in line for line in said)
     states = [torch.load(tmp_path / part / "checkpoint.pt", weights_only=True) for part in ("whole", "parts")]
     assert [state["step"] for state in states] == [6, 6]

@@ -19,40 +19,54 @@ class Regularizer(str, Enum):
 def train(
     data: Annotated[Path, typer.Option("--data", help="Folder with pictures, read recursively.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the checkpoint, the log and the model.")],
-    regularizer: Annotated[Regularizer, typer.Option("--regularizer", help="Of a new model.")] = Regularizer.kl,
-    factor: Annotated[int, typer.Option("--factor", help="Pixels per latent position, one side.")] = 16,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with its settings.")] = False,
+    regularizer: Annotated[Regularizer | None, typer.Option(help="Of a new model; kl by default.")] = None,
+    factor: Annotated[int | None, typer.Option(help="Pixels per latent position, one side; 16 by default.")] = None,
     init: Annotated[
         Path | None, typer.Option("--init", help="Weights file to start from; else from principal components.")
     ] = None,
     perceptual: Annotated[
         Path | None, typer.Option("--perceptual", help="VGG16 trunk (safetensors) for the perceptual loss.")
     ] = None,
-    max_minutes: Annotated[float | None, typer.Option("--max-minutes", min=0, help="Stop after so long.")] = None,
-    max_steps: Annotated[int | None, typer.Option("--max-steps", min=1, help="Stop after so many steps.")] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Crops in a step.")] = 12,
-    crop: Annotated[int, typer.Option("--crop", min=64, help="Side of a crop in pixels.")] = 192,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="At its highest.")] = 2e-3,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of crops, rates and noise.")] = 0,
+    max_minutes: Annotated[float | None, typer.Option(min=0, help="End of the run.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="End of the run.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Crops in a step.")] = None,
+    crop: Annotated[int | None, typer.Option(min=64, help="Side of a crop in pixels.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0, help="At its highest.")] = None,
+    reconstruction_share: Annotated[
+        float | None, typer.Option(min=0, help="Of the reconstruction loss, beside the perceptual one.")
+    ] = None,
+    perceptual_weight: Annotated[float | None, typer.Option(min=0, help="Of the perceptual loss.")] = None,
+    perceptual_start: Annotated[float | None, typer.Option(min=0, max=1, help="Where in the run it begins.")] = None,
+    perceptual_crops: Annotated[int | None, typer.Option(min=1, help="Crops in a step that it sees.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of crops, rates and noise.")] = None,
     device: DeviceOption = Device.auto,
 ) -> None:
     """Train a model on your pictures."""
+    wishes = {
+        "max_minutes": max_minutes,
+        "max_steps": max_steps,
+        "batch": batch,
+        "crop": crop,
+        "learning_rate": learning_rate,
+        "perceptual": str(perceptual.absolute()) if perceptual else None,
+        "reconstruction_share": reconstruction_share,
+        "perceptual_weight": perceptual_weight,
+        "perceptual_start": perceptual_start,
+        "perceptual_crops": perceptual_crops,
+        "seed": seed,
+    }
     from latentzip.training.run import train as run
-    from latentzip.training.settings import TrainSettings
 
-    config = AutoencoderConfig(regularizer=regularizer.value, factor=factor)
-    if crop % factor:
-        raise typer.BadParameter(f"--crop must be a multiple of the factor {factor}")
-    settings = TrainSettings(
-        max_minutes=max_minutes, max_steps=max_steps, batch=batch, crop=crop, learning_rate=learning_rate, seed=seed
-    )
+    config = None
+    if regularizer is not None or factor is not None:
+        config = AutoencoderConfig(regularizer=(regularizer or Regularizer.kl).value, factor=factor or 16)
     run(
         data,
         out,
         config,
-        settings,
+        {name: wish for name, wish in wishes.items() if wish is not None},
         init=init,
-        perceptual=perceptual,
         resume=resume,
         device=torch_device(device),
         say=lambda line: print(line, file=sys.stderr, flush=True),

@@ -1,14 +1,16 @@
 """`latentzip train` below its command line: put a run together, start it, or go on with one."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from latentzip.errors import OutputError, TrainingError
 from latentzip.models.autoencoder import Autoencoder, VqLatent
 from latentzip.models.config import AutoencoderConfig
-from latentzip.training.checkpoint import CHECKPOINT_NAME
+from latentzip.training.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from latentzip.training.codebook import start_codebooks
 from latentzip.training.data import Pictures, batch_at, load_pictures
 from latentzip.training.loop import Trainer
@@ -22,22 +24,27 @@ from latentzip.zoo.checkpoints import read_metadata, read_tensors
 def train(
     data: Path,
     out: Path,
-    config: AutoencoderConfig,
-    settings: TrainSettings,
+    config: AutoencoderConfig | None,
+    wishes: dict[str, Any],
     *,
     init: Path | None,
-    perceptual: Path | None,
     resume: bool,
     device: torch.device,
     say: Callable[[str], None],
 ) -> None:
-    """Train a new model of `config` on the pictures below `data` and leave it in `out`.
+    """Train a model on the pictures below `data` and leave it in `out`.
 
-    It starts from the principal components of the pictures, or from the weights file `init` where its tensors fit.
+    A new one is of `config` (without: kl-f16's), and starts from the principal components of the pictures, or from the
+    weights file `init` where its tensors fit. A resumed run keeps its config and its settings. `wishes` are fields of
+    TrainSettings that are to differ from the defaults, or from what the resumed run had.
     Raises TrainingError, ModelError or OutputError.
     """
     _prepare_folder(out, resume)
-    objective = Objective(settings, VggDistance(perceptual).to(device) if perceptual else None)
+    config, settings = _resumed(out, config, wishes) if resume else _fresh(config, wishes)
+    if settings.crop % config.factor:
+        raise TrainingError(f"--crop {settings.crop}: must be a multiple of the model's factor {config.factor}")
+    say(f"perceptual loss: {settings.perceptual or 'none'}")
+    objective = Objective(settings, VggDistance(Path(settings.perceptual)).to(device) if settings.perceptual else None)
     pictures = load_pictures(data, settings.crop, settings.cache_bytes)
     say(f"{len(pictures.train)} pictures to train on, {len(pictures.held_out)} held out")
     if pictures.skipped:
@@ -53,6 +60,20 @@ def train(
         trainer.resume()
         say(f"resumed at step {trainer.step}, {trainer.seconds / 60:.1f} minutes")
     trainer.run(pictures, say)
+
+
+def _fresh(config: AutoencoderConfig | None, wishes: dict[str, Any]) -> tuple[AutoencoderConfig, TrainSettings]:
+    return config or AutoencoderConfig(regularizer="kl"), TrainSettings(**wishes)
+
+
+def _resumed(
+    out: Path, config: AutoencoderConfig | None, wishes: dict[str, Any]
+) -> tuple[AutoencoderConfig, TrainSettings]:
+    state = read_checkpoint(out)
+    stored = AutoencoderConfig.from_json(state["config"])
+    if config is not None and config != stored:
+        raise TrainingError(f"{out}: its checkpoint is of another architecture: choose another --out")
+    return stored, dataclasses.replace(TrainSettings.from_json(state["settings"]), **wishes)
 
 
 def _prepare_folder(out: Path, resume: bool) -> None:

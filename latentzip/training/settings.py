@@ -22,6 +22,7 @@ class TrainSettings:
     # Lagrangian weights of the mean squared error (8-bit units, against bits per pixel) at rates 0 and 1
     lambdas: tuple[float, float] = (0.0003, 0.006)
     reconstruction_weight: float = 1.0
+    perceptual: str | None = None  # VGG16 trunk, a file; without it there is no perceptual loss
     # beside the perceptual loss the reconstruction loss counts this much of its weight
     reconstruction_share: float = 0.3
     perceptual_weight: float = 0.25
