@@ -35,7 +35,7 @@ def test_the_readme_s_examples_run(tmp_path: Path) -> None:
     for line in commands():
         # each example stands alone: what an earlier one wrote is not in its way
         for name in ("photo.lz", "photo-back.png", "photo.webp"):
-            if re.search(rf"encode photo\.png(?!.*-f)|-o {name}", line):
+            if re.search(rf"encode photo\.png(?!.* -f)|-o {name}", line):
                 (tmp_path / name).unlink(missing_ok=True)
         if line == "latentzip decode photo.lz":
             (tmp_path / "photo.png").unlink()
