@@ -7,15 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentzip.container import Chunk, ChunkType, Container, Flag, Header, PayloadKind, pack, parse
+from latentzip.container import DEFAULT_QUALITY, Chunk, ChunkType, Container, Flag, Header, PayloadKind, pack, parse
 from latentzip.errors import FormatError, ModelError
 from latentzip.images import Picture, Pixels
 from latentzip.models.autoencoder import KlLatent
 from latentzip.payload import pack_kl, pack_vq, parse_latent, rate_of_quality
 from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, LoadedLatent
 
-DEFAULT_QUALITY = 50
-# The networks see a picture in one piece: this much takes about 8 GB.
+# The networks see a picture in one piece, and memory grows with it.
 MAX_PIXELS = 100_000_000
 
 

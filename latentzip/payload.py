@@ -4,13 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentzip.container import PayloadKind
+from latentzip.container import MAX_QUALITY, PayloadKind
 from latentzip.entropy.coder import ESCAPE_LIMIT, SymbolDecoder, SymbolEncoder
 from latentzip.errors import FormatError, ModelError
 from latentzip.models.autoencoder import KlLatent, VqLatent
 from latentzip.models.prior import HYPER_STRIDE, coded_index, coded_mean
-
-MAX_QUALITY = 100
 
 
 def rate_of_quality(quality: int) -> Tensor:

@@ -26,9 +26,11 @@ from latentzip.training.perceptual import BLOCKS, VggDistance
 from latentzip.training.run import train
 from latentzip.training.settings import TrainSettings
 from latentzip.training.start import start_from_principal_components
+from latentzip.zoo.checkpoints import MODEL_NAME, read_tensors
 from latentzip.zoo.loading import load_encoder
 
 CPU = torch.device("cpu")
+PARTS = ("encoder", "analysis", "latent", "decoder")
 SETTINGS = TrainSettings(max_steps=6, batch=4, crop=64, perceptual_start=0.5, perceptual_crop=32, perceptual_crops=2)
 
 
@@ -142,6 +144,16 @@ def test_a_model_can_start_from_another(photographs: Path, tmp_path: Path, tiny_
         assert torch.allclose(a, b, atol=1e-3)
 
 
+def test_a_frozen_encoder_stays_and_the_rest_learns(photographs: Path, tmp_path: Path) -> None:
+    init = tmp_path / "init"
+    run(photographs, init, TINY_VQ, dataclasses.replace(SETTINGS, max_steps=1))
+    settings = dataclasses.replace(SETTINGS, freeze_encoder=True)
+    run(photographs, tmp_path / "out", TINY_VQ, settings, init=init / MODEL_NAME)
+    before, after = (read_tensors(folder / MODEL_NAME, PARTS) for folder in (init, tmp_path / "out"))
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"decoder", "latent"}
+
+
 def test_errors_say_what_to_do(photographs: Path, tmp_path: Path, vgg_file: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_bytes(b"")
@@ -248,7 +260,7 @@ def test_codebooks_follow_the_latents_and_dead_codes_come_back() -> None:
     latents = torch.randn(600, 8)
     with torch.no_grad():
         quantizer.codebooks[:, 8:] = 1000.0  # half of the codes are out of reach
-    averages = CodebookAverages(quantizer)
+    averages = CodebookAverages(quantizer, decay=0.99)
 
     def error() -> float:
         grid = latents.T.reshape(1, 8, 20, 30)

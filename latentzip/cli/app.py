@@ -55,9 +55,12 @@ def main() -> None:
     except LatentzipError as error:
         complain(str(error))
         sys.exit(ExitCode.FAILED)
+    except OSError as error:  # what nobody below expected: a disk that is full or gone
+        if isinstance(error, BrokenPipeError):
+            sys.stdout = None  # nobody reads it, and closing it would fail once more
+        else:
+            complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        sys.exit(ExitCode.FAILED)
     except KeyboardInterrupt:
         complain("interrupted")
         sys.exit(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        sys.stdout = None  # nobody reads it, and closing it would fail once more
-        sys.exit(ExitCode.FAILED)

@@ -7,6 +7,7 @@ import typer
 
 from latentzip.cli.console import Batch, Record, human_size
 from latentzip.cli.options import Device, DeviceOption, Force, Json, Output, Quiet, check_streams, torch_device
+from latentzip.container import DEFAULT_QUALITY, MAX_QUALITY
 from latentzip.files import plan_outputs, read_bytes, write_bytes
 
 
@@ -16,7 +17,9 @@ def encode(
     model: Annotated[
         str | None, typer.Option("-m", "--model", help="Built-in model, weights file or run folder.")
     ] = None,
-    quality: Annotated[int, typer.Option("-q", "--quality", min=1, max=100, help="1 (smallest) to 100 (best).")] = 50,
+    quality: Annotated[
+        int, typer.Option("-q", "--quality", min=1, max=MAX_QUALITY, help="1 (smallest) to 100 (best).")
+    ] = DEFAULT_QUALITY,
     force: Force = False,
     device: DeviceOption = Device.auto,
     quiet: Quiet = False,

@@ -25,6 +25,7 @@ def train(
     init: Annotated[
         Path | None, typer.Option("--init", help="Weights file to start from; else from principal components.")
     ] = None,
+    freeze_encoder: Annotated[bool | None, typer.Option(help="Let the decoder and the codebooks alone learn.")] = None,
     perceptual: Annotated[
         Path | None, typer.Option("--perceptual", help="VGG16 trunk (safetensors) for the perceptual loss.")
     ] = None,
@@ -33,6 +34,7 @@ def train(
     batch: Annotated[int | None, typer.Option(min=1, help="Crops in a step.")] = None,
     crop: Annotated[int | None, typer.Option(min=64, help="Side of a crop in pixels.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0, help="At its highest.")] = None,
+    codebook_decay: Annotated[float | None, typer.Option(min=0, max=1, help="Of the codes' moving averages.")] = None,
     reconstruction_share: Annotated[
         float | None, typer.Option(min=0, help="Of the reconstruction loss, beside the perceptual one.")
     ] = None,
@@ -49,6 +51,8 @@ def train(
         "batch": batch,
         "crop": crop,
         "learning_rate": learning_rate,
+        "freeze_encoder": freeze_encoder,
+        "codebook_decay": codebook_decay,
         "perceptual": str(perceptual.absolute()) if perceptual else None,
         "reconstruction_share": reconstruction_share,
         "perceptual_weight": perceptual_weight,

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from latentzip.models.quantizer import ResidualQuantizer, nearest_code
 
-DECAY = 0.99
+START_WEIGHT = 0.05  # of the first codes, in vectors a step: soon outweighed by data
 DEAD_BELOW = 0.02  # times the average use of a code
 
 
@@ -33,11 +33,12 @@ def start_codebooks(quantizer: ResidualQuantizer, latents: Tensor) -> None:
 class CodebookAverages:
     """Exponential moving averages of each code's use and sum (van den Oord et al. 2017, arXiv 1711.00937, appendix)."""
 
-    def __init__(self, quantizer: ResidualQuantizer) -> None:
+    def __init__(self, quantizer: ResidualQuantizer, decay: float) -> None:
         self.quantizer = quantizer
+        self.decay = decay
         stages, codes, _ = quantizer.codebooks.shape
-        self.counts = torch.ones(stages, codes, device=quantizer.codebooks.device)
-        self.sums = quantizer.codebooks.detach().clone()
+        self.counts = torch.full((stages, codes), START_WEIGHT, device=quantizer.codebooks.device)
+        self.sums = quantizer.codebooks.detach() * START_WEIGHT
         self.used = torch.zeros(stages, codes, dtype=torch.bool, device=self.counts.device)
 
     @torch.no_grad()
@@ -47,8 +48,8 @@ class CodebookAverages:
         for stage, book in enumerate(self.quantizer.codebooks):
             index = indices[:, stage].reshape(-1)
             count = torch.bincount(index, minlength=len(book)).float()
-            self.counts[stage].lerp_(count, 1 - DECAY)
-            self.sums[stage].lerp_(torch.zeros_like(book).index_add_(0, index, residual), 1 - DECAY)
+            self.counts[stage].lerp_(count, 1 - self.decay)
+            self.sums[stage].lerp_(torch.zeros_like(book).index_add_(0, index, residual), 1 - self.decay)
             self.used[stage] |= count > 0
             dead = self.counts[stage] < DEAD_BELOW * len(index) / len(book)
             if dead.any():

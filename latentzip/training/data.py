@@ -10,14 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from latentzip.errors import LatentzipError, TrainingError
-from latentzip.images import read_image
-
-Pixels = NDArray[np.uint8]
+from latentzip.images import Pixels, read_image
 
 HELD_OUT = 32  # one picture in so many is kept for validation, chosen by its name
 

@@ -1,11 +1,12 @@
 """The training loop."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,9 +39,12 @@ class Trainer:
         self.settings = settings
         self.out = out
         self.device = device
+        self.model.encoder.requires_grad_(not settings.freeze_encoder)
         self.optimizer = MixedOptimizer(model, settings.learning_rate)
         self.averages = {name: p.detach().clone() for name, p in model.state_dict().items()}
-        self.codebooks = CodebookAverages(model.latent.quantizer) if isinstance(model.latent, VqLatent) else None
+        self.codebooks: CodebookAverages | None = None
+        if isinstance(model.latent, VqLatent):
+            self.codebooks = CodebookAverages(model.latent.quantizer, settings.codebook_decay)
         self.step = 0
         self.seconds = 0.0
         self._stop = False
@@ -48,7 +52,7 @@ class Trainer:
     def run(self, pictures: Pictures, say: Callable[[str], None]) -> None:
         """Train to the end of the settings, or to a signal; the last state is in the run's folder either way."""
         s = self.settings
-        with _signals(self._on_signal):
+        with _signals_to(self._on_signal):
             started = last_log = last_save = time.monotonic()
             before, steps_logged = self.seconds, self.step
             for x in batches(pictures.train, self.step, s.batch, s.crop, s.seed):
@@ -169,15 +173,12 @@ class Trainer:
         self._stop = True
 
 
-class _signals:
+@contextlib.contextmanager
+def _signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """While inside, SIGINT and SIGTERM call `handler` instead of ending the process."""
-
-    def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
-        self.handler = handler
-
-    def __enter__(self) -> None:
-        self.old = {number: signal.signal(number, self.handler) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.old.items():
-            signal.signal(number, handler)
+    old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, former in old.items():
+            signal.signal(number, former)

@@ -107,7 +107,7 @@ def _start(
 @torch.no_grad()
 def _latents(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> torch.Tensor:
     """Latent vectors (P, C) of random crops, enough for k-means."""
-    wanted = 16 * model.config.codebook_size
+    wanted = 32 * model.config.codebook_size
     vectors: list[torch.Tensor] = []
     while sum(map(len, vectors)) < wanted:
         pixels = batch_at(pictures.train, len(vectors), settings.batch, settings.crop, settings.seed + 1)

@@ -30,6 +30,8 @@ class TrainSettings:
     perceptual_crops: int = 3  # of each batch; the distance costs more than the networks
     perceptual_crop: int = 128
     commitment_weight: float = 0.01
+    codebook_decay: float = 0.99
+    freeze_encoder: bool = False  # decoder and codebooks alone learn
     gradient_clip: float = 1.0
     ema_decay: float = 0.999
     cache_bytes: int = 4 << 30

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from latentzip.images import Pixels
 from latentzip.models.autoencoder import Autoencoder, KlLatent
-from latentzip.training.data import Pixels
 
 PATCHES = 30_000
 # For the Lagrangian bpp + lambda * MSE (8-bit units) at high rate, the best step is sqrt(26 / lambda): uniform

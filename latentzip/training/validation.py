@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from latentzip.images import Pixels
 from latentzip.models.autoencoder import Autoencoder
-from latentzip.training.data import Pixels
 from latentzip.training.losses import Objective
 
 MOST_PICTURES, SIDE = 8, 384

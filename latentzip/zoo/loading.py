@@ -74,11 +74,11 @@ def weights_for(latent: bytes, decoder: bytes, explicit: str | None) -> Path:
     """
     if explicit is not None:
         path = _locate(explicit)
-        found = bytes.fromhex(read_metadata(path).get("latent_fingerprint", ""))
-        if found != latent:
+        found = read_metadata(path).get("latent_fingerprint", "unknown")
+        if found != latent.hex():
             raise ModelError(
                 f"was encoded with another model: its latent space is {latent.hex()}, that of {explicit} is"
-                f" {found.hex()}: give -m the weights that encoded it"
+                f" {found}: give -m the weights that encoded it"
             )
         return path
     entry = find_by_fingerprint(latent, decoder)
@@ -140,4 +140,5 @@ def _load_latent(parts: _Parts) -> LoadedLatent:
             raise ModelError(f"{parts.path}: its {part} tensors are not those that its metadata names: get it again")
     if isinstance(latent, KlLatent):
         latent.prior.make_exact()
-    return LoadedLatent(parts.path.stem, parts.config, latent, prints["latent"], prints["decoder"])
+    name = parts.path.parent.name if parts.path.name == MODEL_NAME else parts.path.stem
+    return LoadedLatent(name, parts.config, latent, prints["latent"], prints["decoder"])
