@@ -70,17 +70,20 @@ def plan_outputs(inputs: list[Path], output: Path | None, suffix: str, *, overwr
 
 def write_to_stdout(data: bytes) -> None:
     """Binary to a pipe or file; a terminal is refused. Raises OutputError."""
-    if sys.stdout.isatty():
-        raise OutputError("standard output is a terminal, and the data is binary: redirect it, or give -o FILE")
+    _refuse_terminal()
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
+
+
+def _refuse_terminal() -> None:
+    if sys.stdout.isatty():
+        raise OutputError("standard output is a terminal, and the data is binary: redirect it, or give -o FILE")
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
     """Raise OutputError where writing `path` is sure to fail, before the work is done."""
     if path == STREAM:
-        if sys.stdout.isatty():
-            raise OutputError("standard output is a terminal, and the data is binary: redirect it, or give -o FILE")
+        _refuse_terminal()
         return
     if path.is_dir():
         raise OutputError(f"{path}: is a folder: name a file")

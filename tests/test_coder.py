@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,7 +45,7 @@ def test_the_size_is_the_entropy() -> None:
     """Within half a percent and a word of the ideal code length of rounded Gaussians."""
     rng = np.random.default_rng(0)
     indices = rng.integers(8, SCALES, 50_000)
-    scales = np.array([float(s) for s in scale_of_index(np_to_torch(indices))])
+    scales = scale_of_index(torch.from_numpy(indices).double()).numpy()
     symbols = np.round(rng.normal(0, scales)).astype(np.int32)
     encoder = SymbolEncoder(TABLE)
     encoder.encode(symbols, indices)
@@ -52,12 +53,6 @@ def test_the_size_is_the_entropy() -> None:
     entries = np.where(np.abs(symbols) <= reach, symbols + reach + 1, 0)
     ideal = -np.log2(TABLE[indices, entries] / TOTAL).sum() + 16 * (entries == 0).sum()
     assert len(encoder.finish()) * 8 == pytest.approx(ideal, rel=0.005, abs=32)
-
-
-def np_to_torch(array: np.ndarray):  # type: ignore[no-untyped-def]
-    import torch
-
-    return torch.from_numpy(array).double()
 
 
 def test_golden_bytes() -> None:

@@ -209,7 +209,8 @@ def test_the_terms_of_the_objective(vgg_file: Path) -> None:
     out = dataclasses.replace(tiny_model(TINY_KL)(x, rate), x_hat=x + 0.02, bpp=torch.full((4,), 0.5))
     early = Objective(settings, VggDistance(vgg_file))(x, out, rate, progress=0.0, step=0)
     assert early.reconstruction.item() == pytest.approx((0.02 * 127.5) ** 2, rel=1e-3)
-    weights = [settings.lambda_at(r) for r in rate.tolist()]
+    low, high = settings.lambdas
+    weights = [low * (high / low) ** r for r in rate.tolist()]
     assert early.total.item() == pytest.approx(0.5 + np.mean(weights) * (0.02 * 127.5) ** 2, rel=1e-3)
     assert early.perceptual.item() == 0
     late = Objective(settings, VggDistance(vgg_file))(x, out, rate, progress=0.9, step=0)

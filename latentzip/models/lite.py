@@ -56,13 +56,6 @@ class LiteDecoder(nn.Module):
         self.deep = nn.Sequential(*layers)
         self.linear = nn.ConvTranspose2d(config.latent_channels, 3, config.factor, stride=config.factor)
 
-    @property
-    def last_layer(self) -> nn.Conv2d:
-        """The layer whose gradients weigh the adversarial loss against the others."""
-        layer = self.deep[-2]
-        assert isinstance(layer, nn.Conv2d)
-        return layer
-
     def forward(self, latent: Tensor, rate: Tensor) -> Tensor:
         """latent: (B, C, h, w); rate: (B,) in [0, 1] -> image (B, 3, f h, f w), about [-1, 1], not clamped."""
         plane = rate.to(latent.dtype).view(-1, 1, 1, 1).expand(-1, 1, *latent.shape[2:])

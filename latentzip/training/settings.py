@@ -47,10 +47,6 @@ class TrainSettings:
         by_minutes = minutes / self.max_minutes if self.max_minutes else 0.0
         return min(1.0, max(by_steps, by_minutes))
 
-    def lambda_at(self, rate: float) -> float:
-        low, high = self.lambdas
-        return float(low * (high / low) ** rate)
-
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
 
