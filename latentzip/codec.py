@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from latentzip.container import DEFAULT_QUALITY, Chunk, ChunkType, Container, Flag, Header, PayloadKind, pack, parse
 from latentzip.errors import FormatError, ModelError
 from latentzip.images import Picture, Pixels
-from latentzip.models.autoencoder import KlLatent
-from latentzip.payload import pack_kl, pack_vq, parse_latent, rate_of_quality
+from latentzip.models.autoencoder import KlLatent, NormalLatent
+from latentzip.models.posterior import GaussianPosterior
+from latentzip.payload import pack_half, pack_kl, pack_vq, parse_latent, rate_of_quality
 from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, LoadedLatent
 
 # The networks see a picture in one piece, and memory grows with it.
@@ -28,6 +29,8 @@ def encode_image(picture: Picture, model: LoadedEncoder, quality: int = DEFAULT_
         assert model.analysis is not None
         v = y * model.latent.gain(rate_of_quality(quality)).to(y.device)
         kind, payload = PayloadKind.KL_PRIOR, pack_kl(model.latent, v.cpu(), model.analysis(v).cpu(), quality)
+    elif isinstance(model.latent, NormalLatent):
+        kind, payload = PayloadKind.KL_HALF, pack_half(GaussianPosterior(y.cpu()).mode)
     else:
         kind, payload = PayloadKind.VQ_FIXED, pack_vq(model.latent, y.cpu(), quality)
     header = Header(

@@ -21,21 +21,26 @@ class Picture:
     greyscale: bool
 
 
-def read_image(source: Path | bytes, name: str | None = None) -> Picture:
+def read_image(source: Path | bytes, name: str | None = None, background: str | None = None) -> Picture:
     """Read a picture as 8-bit sRGB.
 
-    Orientation is applied, an ICC profile is converted to sRGB, 16-bit grey becomes 8-bit. Raises ImageError for a
-    file that is missing or damaged, has more than one frame, or has transparency that would be lost.
+    Orientation is applied, an ICC profile is converted to sRGB, 16-bit grey becomes 8-bit. `background` is a colour, by
+    Pillow's names, to put transparent pictures on. Raises ImageError for a file that is missing or damaged, has more
+    than one frame, or, without a background, has transparency that would be lost.
     """
     label = name or ("the picture" if isinstance(source, bytes) else str(source))
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            frames = getattr(image, "n_frames", 1)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            frames = getattr(file, "n_frames", 1)
             # a phone's JPEG may carry a depth map or a preview behind the picture (MPO); the picture comes first
-            if frames > 1 and image.format != "MPO":
+            if frames > 1 and file.format != "MPO":
                 raise ImageError(f"{label}: has {frames} frames: extract the one you want first")
-            image.load()
-            return _to_picture(ImageOps.exif_transpose(image), label)
+            file.load()
+            image = ImageOps.exif_transpose(file)
+            if background is not None and image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
+            return _to_picture(image, label)
     except FileNotFoundError:
         raise ImageError(f"{label}: no such file") from None
     except UnidentifiedImageError:

@@ -7,7 +7,7 @@ from torch import Tensor
 from latentzip.container import MAX_QUALITY, PayloadKind
 from latentzip.entropy.coder import ESCAPE_LIMIT, SymbolDecoder, SymbolEncoder
 from latentzip.errors import FormatError, ModelError
-from latentzip.models.autoencoder import KlLatent, VqLatent
+from latentzip.models.autoencoder import KlLatent, Latent, NormalLatent, VqLatent
 from latentzip.models.prior import HYPER_STRIDE, coded_index, coded_mean
 
 
@@ -25,7 +25,7 @@ def pack_vq(latent: VqLatent, y: Tensor, quality: int) -> bytes:
     """Kind 1. y: the encoder's latent (1, C, h, w) float32."""
     quantizer = latent.quantizer
     stages = stages_of_quality(quality, quantizer.stages)
-    indices = quantizer.encode(y, stages)[0].numpy()
+    indices = quantizer.search(y, stages)[0].numpy()
     width = _index_bits(latent)
     bits = (indices.reshape(-1, 1) >> np.arange(width - 1, -1, -1)) & 1
     return bytes([stages]) + np.packbits(bits.astype(np.uint8).reshape(-1)).tobytes()
@@ -99,9 +99,25 @@ def parse_kl(latent: KlLatent, data: bytes, size: tuple[int, int]) -> tuple[Tens
     return v, quality
 
 
-def parse_latent(
-    kind: PayloadKind, latent: KlLatent | VqLatent, data: bytes, size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
+def pack_half(mode: Tensor) -> bytes:
+    """Kind 5. mode: the posterior's (1, C, h, w) float32. Raises FormatError for values beyond half precision."""
+    half = mode.half().numpy().astype("<f2")
+    if not np.isfinite(half).all():
+        raise FormatError("has latents that half precision cannot hold: take another model")
+    return half.tobytes()
+
+
+def parse_half(data: bytes, channels: int, size: tuple[int, int]) -> Tensor:
+    """Kind 5 -> latent (1, C, h, w) float32. Raises FormatError."""
+    if len(data) != 2 * channels * size[0] * size[1]:
+        raise FormatError("its latent has another length than its size asks for: the file is damaged")
+    half = np.frombuffer(data, "<f2").astype(np.float32)
+    if not np.isfinite(half).all():
+        raise FormatError("has values in its latent that are no numbers: the file is damaged")
+    return torch.from_numpy(half).view(1, channels, *size)
+
+
+def parse_latent(kind: PayloadKind, latent: Latent, data: bytes, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Any kind -> latent (1, C, h, w) float32 and rate (1,) in [0, 1]. Raises FormatError or ModelError."""
     if kind == PayloadKind.VQ_FIXED and isinstance(latent, VqLatent):
         indices = parse_vq_indices(latent, data, size)
@@ -110,4 +126,6 @@ def parse_latent(
         v, quality = parse_kl(latent, data, size)
         rate = rate_of_quality(quality)
         return v.float() / latent.gain(rate), rate
+    if kind == PayloadKind.KL_HALF and isinstance(latent, NormalLatent):
+        return parse_half(data, len(latent.mean), size), torch.ones(1)
     raise ModelError(f"its payload is of kind {kind.name}, which this model cannot decode: the file is damaged")

@@ -1,5 +1,6 @@
 """Tiny seeded models and pictures, and the command line as a function."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 from latentzip.cli import app
 from latentzip.codec import encode_image
 from latentzip.images import Picture, read_image
 from latentzip.models.autoencoder import Autoencoder, KlLatent
 from latentzip.models.config import AutoencoderConfig
+from latentzip.training.perceptual import VggDistance
 from latentzip.zoo.checkpoints import save_weights
 from latentzip.zoo.loading import load_encoder
 
@@ -30,6 +34,7 @@ TINY_KL = AutoencoderConfig(
     prior_width=16,
     gain_knots=3,
 )
+TINY_NORMAL = dataclasses.replace(TINY_KL, prior="normal", latent_channels=4, prior_groups=(2, 2))
 TINY_VQ = AutoencoderConfig(
     regularizer="vq",
     latent_channels=8,
@@ -88,6 +93,35 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         paths[config.regularizer] = folder / f"tiny-{config.regularizer}.safetensors"
         save_weights(paths[config.regularizer], config, tiny_model(config).state_dict(), {})
     return paths
+
+
+@pytest.fixture(scope="session")
+def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trunk of VGG16's layers, but thin and random."""
+    torch.manual_seed(0)
+    tensors, channels = {}, 3
+    for block, count in enumerate(VggDistance.BLOCKS, 1):
+        for i in range(1, count + 1):
+            tensors[f"conv{block}_{i}.weight"] = torch.randn(8, channels, 3, 3).half() * 0.3
+            tensors[f"conv{block}_{i}.bias"] = torch.zeros(8).half()
+            channels = 8
+    path = tmp_path_factory.mktemp("vgg") / "vgg.safetensors"
+    save_file(tensors, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of crops of real photographs, some of them in a subfolder, and things that are not usable."""
+    folder = tmp_path_factory.mktemp("photographs")
+    (folder / "more").mkdir()
+    image = Image.open(IMAGES / "coffee.png").convert("RGB")
+    for i in range(8):
+        image.crop((i * 50, i * 20, i * 50 + 150, i * 20 + 140)).save(folder / ("more" if i % 2 else "") / f"{i}.png")
+    image.crop((0, 0, 20, 20)).save(folder / "small.png")
+    (folder / "broken.jpg").write_bytes(b"nonsense")
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
 
 
 def noise_picture(width: int, height: int, seed: int = 0) -> Picture:

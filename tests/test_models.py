@@ -108,6 +108,19 @@ def test_residual_stages_refine() -> None:
         assert torch.allclose(codes, by_hand.permute(0, 3, 1, 2))
 
 
+def test_stages_searched_together_come_nearer() -> None:
+    """With one path it is the nearest code of each stage; with as many as there are codes, of two stages, the best."""
+    torch.manual_seed(0)
+    quantizer = ResidualQuantizer(dataclasses.replace(TINY_VQ, stages=2, codebook_size=6)).requires_grad_(False)
+    latent = torch.randn(1, 8, 7, 5)
+    assert torch.equal(quantizer.search(latent, 2, beam=1), quantizer.encode(latent))
+    assert torch.equal(quantizer.search(latent, 1), quantizer.encode(latent, 1))
+    first, second = quantizer.codebooks
+    sums = (first[:, None] + second[None]).reshape(36, 8)
+    best = nearest_code(latent.permute(0, 2, 3, 1).reshape(-1, 8), sums).view(1, 7, 5)
+    assert torch.equal(quantizer.search(latent, 2, beam=6), torch.stack([best // 6, best % 6], 1))
+
+
 def test_the_nearest_code_wins_and_ties_go_to_the_lowest() -> None:
     book = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     assert nearest_code(torch.tensor([[0.9, 0.1], [0.0, 0.8]]), book).tolist() == [0, 1]

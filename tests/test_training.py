@@ -1,37 +1,50 @@
-"""Training: the terms, the start, the loop, and going on after an interruption."""
+"""Runs of `latentzip train`: what they leave, how they go on, how they stop."""
 
 import dataclasses
+import json
+import os
+import re
+import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from conftest import IMAGES, TINY_KL, TINY_VQ, Result, tiny_model
+from conftest import IMAGES, TINY_KL, TINY_NORMAL, TINY_VQ, Result
 from PIL import Image
-from safetensors.torch import save_file
 
-from latentzip.errors import TrainingError
+from latentzip.codec import decode_image, encode_image
+from latentzip.errors import LatentzipError, OutputError, TrainingError
 from latentzip.images import read_image
 from latentzip.models.autoencoder import Autoencoder
 from latentzip.models.config import AutoencoderConfig
-from latentzip.models.quantizer import ResidualQuantizer
 from latentzip.training import loop, start
-from latentzip.training.codebook import CodebookAverages, k_means, start_codebooks
 from latentzip.training.data import batch_at, load_pictures
 from latentzip.training.losses import Objective
-from latentzip.training.optimizer import MixedOptimizer
-from latentzip.training.perceptual import BLOCKS, VggDistance
-from latentzip.training.run import train
+from latentzip.training.run import name_run, train
 from latentzip.training.settings import TrainSettings
 from latentzip.training.start import start_from_principal_components
-from latentzip.zoo.checkpoints import MODEL_NAME, read_tensors
-from latentzip.zoo.loading import load_encoder
+from latentzip.zoo.checkpoints import MODEL_NAME, read_metadata, read_tensors
+from latentzip.zoo.loading import load_decoder, load_encoder
 
 CPU = torch.device("cpu")
 PARTS = ("encoder", "analysis", "latent", "decoder")
-SETTINGS = TrainSettings(max_steps=6, batch=4, crop=64, perceptual_start=0.5, perceptual_crop=32, perceptual_crops=2)
+SETTINGS = TrainSettings(
+    max_steps=6,
+    batch=4,
+    crop=64,
+    perceptual="none",
+    perceptual_start=0.3,
+    perceptual_crop=32,
+    perceptual_crops=2,
+    disc_width=8,
+    disc_layers=2,
+)
+ALONE = dataclasses.replace(SETTINGS, disc_weight=0.0)  # without a discriminator
 
 
 @pytest.fixture(autouse=True)
@@ -40,59 +53,73 @@ def _few_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start, "PATCHES", 1500)
 
 
-@pytest.fixture(scope="session")
-def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trunk of VGG16's layers, but thin and random."""
-    torch.manual_seed(0)
-    tensors, channels = {}, 3
-    for block, count in enumerate(BLOCKS, 1):
-        for i in range(1, count + 1):
-            tensors[f"conv{block}_{i}.weight"] = torch.randn(8, channels, 3, 3).half() * 0.3
-            tensors[f"conv{block}_{i}.bias"] = torch.zeros(8).half()
-            channels = 8
-    path = tmp_path_factory.mktemp("vgg") / "vgg.safetensors"
-    save_file(tensors, path)
-    return path
+class Notes:
+    """A display that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.records: list[dict[str, Any]] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def show(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
 
 
-@pytest.fixture(scope="session")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of crops of real photographs, some of them in a subfolder, and things that are not usable."""
-    folder = tmp_path_factory.mktemp("photographs")
-    (folder / "more").mkdir()
-    image = Image.open(IMAGES / "coffee.png").convert("RGB")
-    for i in range(8):
-        image.crop((i * 50, i * 20, i * 50 + 150, i * 20 + 140)).save(folder / ("more" if i % 2 else "") / f"{i}.png")
-    image.crop((0, 0, 20, 20)).save(folder / "small.png")
-    (folder / "broken.jpg").write_bytes(b"nonsense")
-    (folder / "notes.txt").write_text("not a picture")
-    return folder
+def run(
+    folder: Path,
+    out: Path,
+    config: AutoencoderConfig | None,
+    settings: TrainSettings | None,
+    init: str | None = None,
+    resume: bool = False,
+) -> list[str]:
+    notes = Notes()
+    wishes = {} if settings is None else vars(settings)
+    train(folder, out, config, wishes, init=init, resume=resume, device=CPU, display=notes)
+    return notes.lines
 
 
-def run(folder: Path, out: Path, config: AutoencoderConfig, settings: TrainSettings, **options: object) -> list[str]:
-    said: list[str] = []
-    perceptual = options.pop("perceptual", None)
-    defaults: dict[str, object] = {"init": None, "resume": False}
-    wishes = {} if options.get("resume") else {**vars(settings), "perceptual": perceptual and str(perceptual)}
-    train(folder, out, config, wishes, device=CPU, say=said.append, **{**defaults, **options})  # type: ignore[arg-type]
-    return said
+def log(out: Path, kind: str) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [record for record in records if record["kind"] == kind]
 
 
-@pytest.mark.parametrize("config", [TINY_KL, TINY_VQ], ids=["kl", "vq"])
+@pytest.mark.parametrize("config", [TINY_KL, TINY_VQ, TINY_NORMAL], ids=["kl", "vq", "normal"])
 def test_a_run_leaves_a_model_that_encodes(
     photographs: Path, vgg_file: Path, tmp_path: Path, config: AutoencoderConfig
 ) -> None:
-    said = run(photographs, tmp_path, config, SETTINGS, perceptual=vgg_file)
+    settings = dataclasses.replace(SETTINGS, perceptual=str(vgg_file))
+    said = run(photographs, tmp_path, config, settings)
     assert any("broken.jpg" in line for line in said)
     assert any("small.png" in line for line in said)
-    assert load_encoder(str(tmp_path), CPU).config == config
+    assert any(f"VGG16 ({vgg_file.name})" in line for line in said)
+    picture = read_image(IMAGES / "coffee.png")
+    data = encode_image(picture, load_encoder(str(tmp_path), CPU), quality=100)
+    decoded = decode_image(data, lambda header: load_decoder(tmp_path / MODEL_NAME, CPU))
+    assert abs(decoded.pixels.astype(int) - picture.pixels).mean() < 20
+
+    last, validation = log(tmp_path, "train")[-1], log(tmp_path, "validation")[-1]
+    assert last["step"] == validation["step"] == 6
+    assert last["perceptual"] > 0
+    assert last["adversarial_weight"] > 0
+    assert last.get("codebook_use") is not None or config.regularizer != "vq"
+    with Image.open(tmp_path / "validation" / "00000006.png") as grid:
+        assert grid.width == 256 * (1 + len(validation["rates"]))
+    card = (tmp_path / "model.md").read_text()
+    assert "6 steps" in card
+    assert f"{validation['rates'][0]['psnr']:.2f}" in card
+    for text in (card, read_metadata(tmp_path / MODEL_NAME)["settings"]):
+        assert vgg_file.name in text
+        assert str(vgg_file.parent) not in text  # where it lay is nobody's business
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [TINY_KL, TINY_VQ], ids=["kl", "vq"])
+@pytest.mark.parametrize("config", [TINY_KL, TINY_VQ, TINY_NORMAL], ids=["kl", "vq", "normal"])
 def test_training_lowers_the_loss(photographs: Path, tmp_path: Path, config: AutoencoderConfig) -> None:
     """On one fixed batch, at fixed rates, from the linear start; the codebooks begin at random."""
-    settings = dataclasses.replace(SETTINGS, max_steps=150, warmup_steps=5)
+    settings = dataclasses.replace(ALONE, max_steps=150, warmup_steps=5, vq_encoder_share=1.0, codebook_decay=0.99)
     pictures = load_pictures(photographs, settings.crop, settings.cache_bytes)
     model = Autoencoder(config)
     start_from_principal_components(model, pictures.train, settings.lambdas, settings.seed)
@@ -103,10 +130,10 @@ def test_training_lowers_the_loss(photographs: Path, tmp_path: Path, config: Aut
     @torch.no_grad()
     def loss() -> float:
         torch.manual_seed(0)
-        return objective(x, model(x, rate), rate, 0.0, 0).total.item()
+        return objective.score(x, model(x, rate), rate)[0].mean().item()
 
     before = loss()
-    loop.Trainer(model, objective, settings, tmp_path, CPU).run(pictures, lambda line: None)
+    loop.Trainer(model, objective, settings, tmp_path, CPU).run(pictures, None)
     assert loss() < 0.95 * before  # so few latents leave little to gain
 
 
@@ -114,170 +141,246 @@ def test_training_lowers_the_loss(photographs: Path, tmp_path: Path, config: Aut
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     photographs: Path, vgg_file: Path, tmp_path: Path, config: AutoencoderConfig
 ) -> None:
-    """To the bit: batches, noise and schedule are functions of the step."""
-    run(photographs, tmp_path / "whole", config, SETTINGS, perceptual=vgg_file)
+    """To the bit, discriminator included: batches, rates, noise and schedules are functions of the step."""
+    settings = dataclasses.replace(SETTINGS, perceptual=str(vgg_file))
+    run(photographs, tmp_path / "whole", config, settings)
 
     class Stopping(loop.Trainer):
-        def _train_step(self, pixels: torch.Tensor, progress: float) -> object:  # type: ignore[override]
-            if self.step == 2:
+        def _train_step(self, pixels: torch.Tensor, progress: float) -> Any:
+            if self.step == 3:
                 signal.raise_signal(signal.SIGTERM)  # the step that runs is finished, then the state is saved
             return super()._train_step(pixels, progress)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("latentzip.training.run.Trainer", Stopping)
-        run(photographs, tmp_path / "parts", config, SETTINGS, perceptual=vgg_file)
-    said = run(photographs, tmp_path / "parts", config, SETTINGS, resume=True)
-    assert any("resumed at step 3" in line for line in said)
+        said = run(photographs, tmp_path / "parts", config, settings)
+    assert said[-1].startswith("stopped at step 4; go on with: latentzip train")
+    said = run(photographs, tmp_path / "parts", None, None, resume=True)
+    assert any("resumed at step 4" in line for line in said)
     states = [torch.load(tmp_path / part / "checkpoint.pt", weights_only=True) for part in ("whole", "parts")]
     assert [state["step"] for state in states] == [6, 6]
-    for part in ("model", "averages"):
+    for part in ("model", "averages", "discriminator"):
         assert all(torch.equal(states[0][part][name], states[1][part][name]) for name in states[0][part])
 
 
+def test_the_last_two_checkpoints_and_the_best_are_kept(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([1.0, 0.5, 0.8, 0.7])
+
+    def validate(*_: object) -> Any:
+        return {"rates": [], "score": next(scores)}, read_image(IMAGES / "chelsea.png").pixels[:8, :8]
+
+    monkeypatch.setattr(loop, "validate", validate)
+    pictures = load_pictures(photographs, 64, 1 << 30)
+    trainer = loop.Trainer(Autoencoder(TINY_VQ), Objective(ALONE, None), ALONE, tmp_path, CPU)
+    for step in (1, 2, 3, 4):
+        trainer.step = step
+        trainer._validate_and_save(pictures, loop.Journal(tmp_path, Notes()))
+    steps = {path.name: torch.load(path, weights_only=True)["step"] for path in tmp_path.glob("*.pt")}
+    assert steps == {"checkpoint.pt": 4, "checkpoint-previous.pt": 3, "checkpoint-best.pt": 2}
+
+
 def test_a_model_can_start_from_another(photographs: Path, tmp_path: Path, tiny_weights: dict[str, Path]) -> None:
-    """A VQ model takes encoder and decoder of a KL model, and makes codebooks of its own."""
-    settings = dataclasses.replace(SETTINGS, max_steps=1, learning_rate=0.0, ema_decay=0.0)
-    said = run(photographs, tmp_path, TINY_VQ, settings, init=tiny_weights["kl"])
-    assert any(line.startswith("started") for line in said)
-    mine, theirs = load_encoder(str(tmp_path), CPU), load_encoder(str(tiny_weights["kl"]), CPU)
-    for a, b in zip(mine.encoder.parameters(), theirs.encoder.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-3)
+    """A VQ model takes encoder and decoder of a KL model, and makes codebooks of its own; its own kind, all."""
+    settings = dataclasses.replace(ALONE, max_steps=1, learning_rate=0.0, ema_decay=0.0)
+    said = run(photographs, tmp_path / "vq", TINY_VQ, settings, init=str(tiny_weights["kl"]))
+    assert any(re.match(r"started \d+ of \d+ tensors", line) for line in said)
+    for a, b in zip(
+        *(read_tensors(p, ["encoder"]).values() for p in (tmp_path / "vq" / MODEL_NAME, tiny_weights["kl"])),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+    run(photographs, tmp_path / "same", None, settings, init=str(tiny_weights["kl"]))
+    mine, theirs = (read_tensors(p, PARTS) for p in (tmp_path / "same" / MODEL_NAME, tiny_weights["kl"]))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    run(photographs, tmp_path / "random", TINY_KL, settings, init="random")
+    torch.manual_seed(settings.seed)
+    fresh = Autoencoder(TINY_KL).encoder.linear.weight
+    assert torch.equal(
+        read_tensors(tmp_path / "random" / MODEL_NAME, ["encoder"])["encoder.linear.weight"], fresh.half()
+    )
 
 
-def test_a_frozen_encoder_stays_and_the_rest_learns(photographs: Path, tmp_path: Path) -> None:
-    init = tmp_path / "init"
-    run(photographs, init, TINY_VQ, dataclasses.replace(SETTINGS, max_steps=1))
-    settings = dataclasses.replace(SETTINGS, freeze_encoder=True)
-    run(photographs, tmp_path / "out", TINY_VQ, settings, init=init / MODEL_NAME)
-    before, after = (read_tensors(folder / MODEL_NAME, PARTS) for folder in (init, tmp_path / "out"))
-    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert moved == {"decoder", "latent"}
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_a_decoder_trained_alone_decodes_old_files(
+    cli: Callable[..., Result], photographs: Path, tmp_path: Path, tiny_weights: dict[str, Path], kind: str
+) -> None:
+    """The latent space keeps its fingerprint; `decode --weights` takes the new decoder, and paints another picture."""
+    settings = dataclasses.replace(SETTINGS, train="decoder", disc_start=0.2, learning_rate=0.02)
+    run(photographs, tmp_path / "run", None, settings, init=str(tiny_weights[kind]))
+    before, after = (read_tensors(path, PARTS) for path in (tiny_weights[kind], tmp_path / "run" / MODEL_NAME))
+    assert {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])} == {"decoder"}
+
+    lz = tmp_path / "old.lz"
+    assert cli("encode", IMAGES / "chelsea.png", "-m", tiny_weights[kind], "-o", lz).code == 0
+    for name, weights in (("old.png", tiny_weights[kind]), ("new.png", tmp_path / "run")):
+        result = cli("decode", lz, "--weights", weights, "-o", tmp_path / name)
+        assert result.code == 0, result.err
+    assert (read_image(tmp_path / "old.png").pixels != read_image(tmp_path / "new.png").pixels).any()
 
 
-def test_errors_say_what_to_do(photographs: Path, tmp_path: Path, vgg_file: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [1, 2, 4, 8, 16, 32])
+@pytest.mark.parametrize(("regularizer", "prior"), [("kl", "learned"), ("kl", "normal"), ("vq", "learned")])
+def test_every_factor_trains_and_round_trips(
+    photographs: Path, tmp_path: Path, factor: int, regularizer: Any, prior: Any
+) -> None:
+    """The paper's factors, both regularisers, N(0, 1) too. The codebooks are made small: k-means takes the time."""
+    config = AutoencoderConfig.for_factor(regularizer, factor, prior)
+    config = dataclasses.replace(config, codebook_size=64, encoder_blocks=1, decoder_blocks=1)
+    run(photographs, tmp_path, config, dataclasses.replace(ALONE, max_steps=2, batch=2))
+    picture = read_image(IMAGES / "coffee.png")
+    picture = dataclasses.replace(picture, pixels=picture.pixels[100:197, 100:165])
+    data = encode_image(picture, load_encoder(str(tmp_path), CPU), quality=100)
+    decoded = decode_image(data, lambda header: load_decoder(tmp_path / MODEL_NAME, CPU))
+    assert decoded.pixels.shape == picture.pixels.shape
+    assert abs(decoded.pixels.astype(int) - picture.pixels).mean() < 25
+
+
+def test_errors_say_what_to_do(photographs: Path, tmp_path: Path, tiny_weights: dict[str, Path]) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_bytes(b"")
-    for options, message in (
+    settings = dataclasses.replace(ALONE, max_steps=1)
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"folder": tmp_path / "missing"}, "not a folder"),
         ({"folder": tmp_path / "empty"}, "no picture in it can be trained on"),
-        ({"resume": True}, "no checkpoint to resume from"),
-        ({"perceptual": tmp_path / "file"}, "cannot be read as a VGG16 trunk"),
+        ({"settings": dataclasses.replace(settings, crop=2048)}, "at least 2048x2048 pixels, or a smaller --crop"),
+        ({"settings": None, "resume": True}, "no checkpoint to resume from"),
+        ({"out": tmp_path / "file"}, "cannot be written to"),
+        ({"config": None, "init": "no-such-model"}, "neither a built-in model"),
+        ({"config": None, "init": str(tmp_path / "file")}, "not a readable weights file"),
+        ({"settings": dataclasses.replace(settings, crop=72)}, "must be a multiple of the model's factor 16"),
+        ({"settings": dataclasses.replace(settings, train="decoder")}, "give --init MODEL"),
+        (
+            {"settings": dataclasses.replace(settings, train="decoder"), "init": str(tiny_weights["kl"])},
+            "does not fit: leave the options of the architecture out",
+        ),
+        ({"config": dataclasses.replace(TINY_VQ, latent_channels=999)}, "more than the 768 principal components"),
+    ]
+    for options, message in cases:
+        with pytest.raises(LatentzipError, match=message):
+            run(**{"folder": photographs, "out": tmp_path / "out", "config": TINY_VQ, "settings": settings, **options})
+    run(photographs, tmp_path / "out", TINY_VQ, settings)
+    checkpoint = (tmp_path / "out" / "checkpoint.pt").read_bytes()
+    for options, message in (
+        ({}, "another run's checkpoint"),
+        ({"config": TINY_KL, "resume": True}, "another architecture"),
+        ({"settings": dataclasses.replace(settings, train="decoder"), "resume": True}, "cannot change within a run"),
     ):
         with pytest.raises(TrainingError, match=message):
-            run(**{"folder": photographs, "out": tmp_path / "out", "config": TINY_VQ, "settings": SETTINGS, **options})
-    run(photographs, tmp_path / "out", TINY_VQ, dataclasses.replace(SETTINGS, max_steps=1))
-    with pytest.raises(TrainingError, match="another run's checkpoint"):
-        run(photographs, tmp_path / "out", TINY_VQ, SETTINGS)
-    with pytest.raises(TrainingError, match="another architecture"):
-        run(photographs, tmp_path / "out", TINY_KL, SETTINGS, resume=True)
-    (tmp_path / "out" / "checkpoint.pt").write_bytes(b"nonsense")
-    with pytest.raises(TrainingError, match="not a usable checkpoint"):
-        run(photographs, tmp_path / "out", TINY_VQ, SETTINGS, resume=True)
+            run(**{"folder": photographs, "out": tmp_path / "out", "config": TINY_VQ, "settings": settings, **options})
+    assert (tmp_path / "out" / "checkpoint.pt").read_bytes() == checkpoint
+    for content in (b"nonsense", checkpoint[: len(checkpoint) // 2], b""):
+        (tmp_path / "out" / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(TrainingError, match=r"not a usable checkpoint .* put checkpoint-best.pt in its place"):
+            run(photographs, tmp_path / "out", None, None, resume=True)
 
 
-def test_the_command_trains(cli: Callable[..., Result], photographs: Path, tmp_path: Path) -> None:
-    """With the built-in architecture, for a step."""
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_the_run(photographs: Path, tmp_path: Path, value: float) -> None:
+    run(photographs, tmp_path, TINY_VQ, dataclasses.replace(ALONE, max_steps=2))
+    good = (tmp_path / "checkpoint.pt").read_bytes()
+
+    class Broken(loop.Trainer):
+        def _train_step(self, pixels: torch.Tensor, progress: float) -> Any:
+            losses = super()._train_step(pixels, progress)
+            return dataclasses.replace(losses, total=losses.total * value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("latentzip.training.run.Trainer", Broken)
+        with pytest.raises(TrainingError, match=r"no longer a number at step 4.*--resume and a lower --learning-rate"):
+            train(photographs, tmp_path, None, {"max_steps": 4}, init=None, resume=True, device=CPU, display=Notes())
+    assert (tmp_path / "checkpoint.pt").read_bytes() == good
+
+
+def test_a_model_that_got_much_worse_is_not_saved(photographs: Path, tmp_path: Path) -> None:
+    run(photographs, tmp_path, TINY_KL, dataclasses.replace(ALONE, max_steps=2))
+    good = (tmp_path / "checkpoint.pt").read_bytes()
+    wishes = {"max_steps": 40, "learning_rate": 3.0, "ema_decay": 0.0, "warmup_steps": 1}
+    with pytest.raises(TrainingError, match="last good checkpoint was kept"):
+        train(photographs, tmp_path, None, wishes, init=None, resume=True, device=CPU, display=Notes())
+    assert (tmp_path / "checkpoint.pt").read_bytes() == good
+
+
+def test_memory_that_runs_out_names_a_smaller_batch(photographs: Path, tmp_path: Path) -> None:
+    class Hungry(loop.Trainer):
+        def _train_step(self, pixels: torch.Tensor, progress: float) -> Any:
+            torch.empty(1 << 60, dtype=torch.uint8)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("latentzip.training.run.Trainer", Hungry)
+        with pytest.raises(TrainingError, match="out of memory with --batch 4 --crop 64: try --batch 2"):
+            run(photographs, tmp_path, TINY_VQ, ALONE)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(photographs: Path, tmp_path: Path) -> None:
+    run(photographs, tmp_path, TINY_KL, dataclasses.replace(ALONE, max_steps=1))
+    good = (tmp_path / "checkpoint.pt").read_bytes()
+    wishes = {"max_steps": 2}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(good) // 2, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"checkpoint\.pt: cannot be written"):
+            train(photographs, tmp_path, None, wishes, init=None, resume=True, device=CPU, display=Notes())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == good
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_the_command_trains(
+    cli: Callable[..., Result], photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing given but pictures: the default model is fine-tuned, in a folder that the command names."""
+    monkeypatch.chdir(tmp_path)
     options = ["--max-steps", 1, "--batch", 2, "--crop", 64]
-    result = cli("train", "--data", photographs, "--out", tmp_path / "out", *options)
-    assert result.code == 0, result.err
-    assert cli("encode", IMAGES / "chelsea.png", "-m", tmp_path / "out", "-o", tmp_path / "c.lz").code == 0
-    assert cli("train", "--data", photographs, "--out", tmp_path / "other").code == 1  # no end is given
+    for number in ("", "-2"):
+        result = cli("train", "--data", photographs, *options)
+        assert result.code == 0, result.err
+        assert "perceptual loss: EfficientNet-Lite0" in result.err
+        assert (tmp_path / "runs" / f"kl-f16-{photographs.name}{number}" / MODEL_NAME).exists()
+    out = Path("runs") / f"kl-f16-{photographs.name}"
+    assert f"latentzip encode -m {out} PICTURE" in result.err.replace(f"{out}-2", str(out))
+    assert cli("encode", IMAGES / "chelsea.png", "-m", out, "-o", tmp_path / "c.lz").code == 0
+    assert cli("train", "--data", photographs, "--resume").code == 2
+    assert cli("train", "--data", photographs, "--config", "a.json", "--factor", 8).code == 2
+    result = cli("train", "--data", photographs, "--config", "missing.json")
+    assert (result.code, "missing.json: cannot be read" in result.err) == (1, True)
 
 
-def test_batches_are_a_function_of_the_step(photographs: Path) -> None:
-    pictures = load_pictures(photographs, 64, 1 << 30)
-    assert len(pictures.train) + len(pictures.held_out) == 8
-    assert {path.name for path, _ in pictures.skipped} == {"small.png", "broken.jpg"}
-    first, again, next_step = (batch_at(pictures.train, step, 3, 64, seed=5) for step in (7, 7, 8))
-    assert first.shape == (3, 3, 64, 64)
-    assert first.dtype == torch.uint8
-    assert torch.equal(first, again)
-    assert not torch.equal(first, next_step)
+def test_runs_are_named_after_start_and_pictures(tmp_path: Path) -> None:
+    assert name_run(Path("some/imgs"), None, tmp_path) == tmp_path / "kl-f16-imgs"
+    (tmp_path / "pca-imgs").mkdir()
+    assert name_run(Path("some/imgs"), "pca", tmp_path) == tmp_path / "pca-imgs-2"
 
 
-def test_the_cache_stays_within_its_budget(photographs: Path) -> None:
-    budget = 9 * 80 * 80 * 3
-    pictures = load_pictures(photographs, 64, budget)
-    assert sum(p.nbytes for p in pictures.train) <= budget
-    assert all(min(p.shape[:2]) >= 64 for p in pictures.train)
-
-
-def test_the_terms_of_the_objective(vgg_file: Path) -> None:
-    settings = TrainSettings(max_steps=1, perceptual_crop=32, perceptual_crops=4)
-    x = torch.rand(4, 3, 64, 64) * 2 - 1
-    rate = torch.tensor([0.0, 0.25, 0.5, 1.0])
-    out = dataclasses.replace(tiny_model(TINY_KL)(x, rate), x_hat=x + 0.02, bpp=torch.full((4,), 0.5))
-    early = Objective(settings, VggDistance(vgg_file))(x, out, rate, progress=0.0, step=0)
-    assert early.reconstruction.item() == pytest.approx((0.02 * 127.5) ** 2, rel=1e-3)
-    low, high = settings.lambdas
-    weights = [low * (high / low) ** r for r in rate.tolist()]
-    assert early.total.item() == pytest.approx(0.5 + np.mean(weights) * (0.02 * 127.5) ** 2, rel=1e-3)
-    assert early.perceptual.item() == 0
-    late = Objective(settings, VggDistance(vgg_file))(x, out, rate, progress=0.9, step=0)
-    assert late.perceptual.item() > 0
-
-
-def test_the_perceptual_distance_is_one(vgg_file: Path) -> None:
-    distance = VggDistance(vgg_file)
-    x = torch.from_numpy(read_image(IMAGES / "chelsea.png").pixels[:64, :64].copy()).permute(2, 0, 1)[None] / 127.5 - 1
-    noise = torch.randn_like(x)
-    assert distance(x, x).item() == 0
-    near, far = distance(x + 0.05 * noise, x).item(), distance(x + 0.3 * noise, x).item()
-    assert 0 < near < far
-    moving = (x + 0.1 * noise).requires_grad_()
-    distance(moving, x).sum().backward()
-    assert moving.grad is not None
-    assert moving.grad.abs().sum() > 0
-
-
-def test_muon_moves_the_kernels_themselves() -> None:
-    model = torch.nn.Sequential(torch.nn.Conv2d(32, 40, 3), torch.nn.Conv2d(40, 2, 1)).to(
-        memory_format=torch.channels_last
-    )
-    optimizer = MixedOptimizer(model, 0.1)
-    assert [tuple(m.shape) for m in optimizer.matrices] == [(40, 32 * 9)]
-    before = [p.detach().clone() for p in model.parameters()]
-    torch.manual_seed(0)
-    for p in model.parameters():
-        p.grad = torch.randn_like(p)
-    optimizer.step(0.1)
-    assert all(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
-    step = (model[0].weight - before[0]).detach().permute(0, 2, 3, 1).reshape(40, -1)
-    singular = torch.linalg.svdvals(step)
-    assert singular.max() / singular.min() < 5  # orthogonalised: all directions move alike
-
-
-def test_k_means_finds_clusters() -> None:
-    torch.manual_seed(0)
-    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
-    vectors = (centres[:, None] + 0.1 * torch.randn(3, 100, 2)).reshape(-1, 2)
-    found = min((k_means(vectors, 3) for _ in range(5)), key=lambda c: torch.cdist(vectors, c).amin(1).sum())
-    assert torch.cdist(centres, found).amin(1).max() < 0.2
-
-
-def test_codebooks_follow_the_latents_and_dead_codes_come_back() -> None:
-    torch.manual_seed(0)
-    quantizer = ResidualQuantizer(dataclasses.replace(TINY_VQ, stages=2, codebook_size=16))
-    latents = torch.randn(600, 8)
-    with torch.no_grad():
-        quantizer.codebooks[:, 8:] = 1000.0  # half of the codes are out of reach
-    averages = CodebookAverages(quantizer, decay=0.99)
-
-    def error() -> float:
-        grid = latents.T.reshape(1, 8, 20, 30)
-        return float((quantizer.decode(quantizer.encode(grid)) - grid).detach().square().mean())
-
-    before = error()
-    for _ in range(400):
-        y = latents[torch.randint(600, (200,))].T.reshape(1, 8, 10, 20)
-        averages.update(y, quantizer.encode(y).detach())
-    assert error() < 0.8 * before
-    averages.take_usage()
-    y = latents.T.reshape(1, 8, 20, 30)
-    averages.update(y, quantizer.encode(y).detach())
-    assert min(averages.take_usage()) > 0.9
-    start_codebooks(quantizer, latents)
-    assert error() < before
+@pytest.mark.slow
+@pytest.mark.parametrize(("config", "tolerance"), [(TINY_KL, 0.005), (TINY_VQ, 0.02)], ids=["kl", "vq"])
+def test_two_processes_train_as_one(
+    photographs: Path, tmp_path: Path, config: AutoencoderConfig, tolerance: float
+) -> None:
+    """The same global batches, the same losses, but for the noise that stands for rounding and the places on which dead
+    codes are put: those are each process's own."""
+    (tmp_path / "config.json").write_text(config.to_json())
+    command = ["-m", "latentzip", "train", "--data", str(photographs), "--config", str(tmp_path / "config.json")]
+    command += ["--max-steps", "12", "--batch", "4", "--crop", "64", "--precision", "fp32", "--perceptual", "none"]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
+    alone = ["--disc-weight", "0"]
+    for name, prefix, options in (("one", [], alone), ("two", launcher, alone), ("full", launcher, [])):
+        result = subprocess.run(
+            [sys.executable, *prefix, *command, *options, "--device", "cpu", "--out", str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert result.returncode == 0, result.stderr
+        assert result.stderr.count("done: ") == 1  # one process speaks and writes
+    one, two, full = (log(tmp_path / name, "train")[-1] for name in ("one", "two", "full"))
+    assert one["step"] == two["step"] == full["step"] == 12
+    for term in ("total", "squared_error", "bpp", "commitment"):
+        assert two[term] == pytest.approx(one[term], rel=tolerance, abs=1e-9)
+    assert full["adversarial_weight"] > 0
 
 
 def test_settings_need_an_end_and_survive_json() -> None:

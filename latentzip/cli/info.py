@@ -11,7 +11,11 @@ from latentzip.container import ChunkType, Flag, PayloadKind, parse
 from latentzip.files import read_bytes
 from latentzip.zoo.registry import find_by_fingerprint
 
-KIND_NAMES = {PayloadKind.VQ_FIXED: "VQ indices, fixed length", PayloadKind.KL_PRIOR: "KL latent, prior-coded"}
+KIND_NAMES = {
+    PayloadKind.VQ_FIXED: "VQ indices, fixed length",
+    PayloadKind.KL_PRIOR: "KL latent, prior-coded",
+    PayloadKind.KL_HALF: "KL latent, half precision",
+}
 CHUNK_NAMES: dict[int, str] = {member.value: member.name for member in ChunkType}
 
 
@@ -39,7 +43,7 @@ def describe(data: bytes) -> Record:
     header = container.header
     entry = find_by_fingerprint(header.latent_fingerprint, header.decoder_fingerprint)
     first = container.only(ChunkType.SCAN)[:1]
-    setting = "stages" if header.kind == PayloadKind.VQ_FIXED else "quality"
+    setting = {PayloadKind.VQ_FIXED: "stages", PayloadKind.KL_PRIOR: "quality"}.get(header.kind)
     return {
         "width": header.width,
         "height": header.height,
@@ -47,7 +51,7 @@ def describe(data: bytes) -> Record:
         "bpp": len(data) * 8 / (header.width * header.height),
         "model": entry.name if entry else None,
         "kind": KIND_NAMES[header.kind],
-        setting: first[0] if first else None,
+        **({setting: first[0] if first else None} if setting else {}),
         "greyscale": bool(header.flags & Flag.GREYSCALE),
         "latent_fingerprint": header.latent_fingerprint.hex(),
         "decoder_fingerprint": header.decoder_fingerprint.hex(),
@@ -64,14 +68,14 @@ def _for_people(record: Record) -> str:
     if record["model"] and not record["same_decoder"]:
         model += ", with another decoder than the one here"
     chunks = ", ".join(f"{chunk['type']} {human_size(chunk['bytes'])}" for chunk in record["chunks"])
-    setting = "stages" if "stages" in record else "quality"
+    setting = next((f", {name} {record[name]}" for name in ("stages", "quality") if name in record), "")
     return "\n".join(
         (
             f"{record['file']}",
             f"  picture  {record['width']}x{record['height']}, {'greyscale' if record['greyscale'] else 'RGB'}",
             f"  size     {human_size(record['bytes'])}, {record['bpp']:.3f} bpp",
             f"  model    {model}",
-            f"  payload  {record['kind']}, {setting} {record[setting]}",
+            f"  payload  {record['kind']}{setting}",
             f"  chunks   {chunks}",
         )
     )

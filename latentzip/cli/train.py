@@ -1,14 +1,16 @@
 """`latentzip train`"""
 
-import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from latentzip.cli.options import Device, DeviceOption, torch_device
 from latentzip.models.config import AutoencoderConfig
+
+START, OBJECTIVE, RUN = "Start", "Objective", "Run"
+RUNS = Path("runs")
 
 
 class Regularizer(str, Enum):
@@ -16,62 +18,147 @@ class Regularizer(str, Enum):
     vq = "vq"
 
 
+class Prior(str, Enum):
+    learned = "learned"
+    normal = "normal"
+
+
+class Parts(str, Enum):
+    all = "all"
+    decoder = "decoder"
+
+
+class Reconstruction(str, Enum):
+    mse = "mse"
+    l1 = "l1"
+
+
+class Adversarial(str, Enum):
+    hinge = "hinge"
+    non_saturating = "non-saturating"
+
+
+class Schedule(str, Enum):
+    cosine = "cosine"
+    constant = "constant"
+
+
+class Precision(str, Enum):
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+def _option(help: str, panel: str, **limits: Any) -> Any:
+    return typer.Option(help=help, rich_help_panel=panel, **limits)
+
+
 def train(
     data: Annotated[Path, typer.Option("--data", help="Folder with pictures, read recursively.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the checkpoint, the log and the model.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for checkpoints, log and model. [default: a new one in runs/]")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with its settings.")] = False,
-    regularizer: Annotated[Regularizer | None, typer.Option(help="Of a new model; kl by default.")] = None,
-    factor: Annotated[int | None, typer.Option(help="Pixels per latent position, one side; 16 by default.")] = None,
     init: Annotated[
-        Path | None, typer.Option("--init", help="Weights file to start from; else from principal components.")
+        str | None,
+        _option("A model to start from, or pca or random. [default: the default model, or pca for a new one]", START),
     ] = None,
-    freeze_encoder: Annotated[bool | None, typer.Option(help="Let the decoder and the codebooks alone learn.")] = None,
-    perceptual: Annotated[
-        Path | None, typer.Option("--perceptual", help="VGG16 trunk (safetensors) for the perceptual loss.")
+    train_parts: Annotated[
+        Parts | None,
+        typer.Option("--train", help="decoder: keep the latent space, and old files.", rich_help_panel=START),
     ] = None,
-    max_minutes: Annotated[float | None, typer.Option(min=0, help="End of the run.")] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="End of the run.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Crops in a step.")] = None,
-    crop: Annotated[int | None, typer.Option(min=64, help="Side of a crop in pixels.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0, help="At its highest.")] = None,
-    codebook_decay: Annotated[float | None, typer.Option(min=0, max=1, help="Of the codes' moving averages.")] = None,
+    regularizer: Annotated[Regularizer | None, _option("Of a new model.", START)] = None,
+    factor: Annotated[int | None, _option("Of a new model: pixels per latent position, one side.", START)] = None,
+    prior: Annotated[Prior | None, _option("Of a new KL model; normal: N(0, 1), for diffusion.", START)] = None,
+    config: Annotated[Path | None, _option("Architecture of a new model, JSON.", START)] = None,
+    reconstruction: Annotated[Reconstruction | None, _option("Distance of pixels.", OBJECTIVE)] = None,
     reconstruction_share: Annotated[
-        float | None, typer.Option(min=0, help="Of the reconstruction loss, beside the perceptual one.")
+        float | None, _option("Of its weight, beside the perceptual loss.", OBJECTIVE, min=0)
     ] = None,
-    perceptual_weight: Annotated[float | None, typer.Option(min=0, help="Of the perceptual loss.")] = None,
-    perceptual_start: Annotated[float | None, typer.Option(min=0, max=1, help="Where in the run it begins.")] = None,
-    perceptual_crops: Annotated[int | None, typer.Option(min=1, help="Crops in a step that it sees.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of crops, rates and noise.")] = None,
+    perceptual: Annotated[
+        str | None, _option("efficientnet, lpips, none, or a VGG16 trunk (safetensors).", OBJECTIVE)
+    ] = None,
+    perceptual_weight: Annotated[float | None, _option("Of the perceptual loss.", OBJECTIVE, min=0)] = None,
+    perceptual_start: Annotated[float | None, _option("Where in the run it begins.", OBJECTIVE, min=0, max=1)] = None,
+    perceptual_crops: Annotated[
+        int | None, _option("Crops in a step that it and the discriminator see.", OBJECTIVE, min=1)
+    ] = None,
+    adversarial: Annotated[Adversarial | None, _option("Form of the adversarial loss.", OBJECTIVE)] = None,
+    disc_weight: Annotated[
+        float | None, _option("Of the adversarial loss, times the adaptive weight; 0: none.", OBJECTIVE, min=0)
+    ] = None,
+    disc_start: Annotated[float | None, _option("Where in the run it begins.", OBJECTIVE, min=0, max=1)] = None,
+    kl_weight: Annotated[float | None, _option("Of the KL divergence to N(0, 1).", OBJECTIVE, min=0)] = None,
+    commitment_weight: Annotated[float | None, _option("Of the latents' distance to codes.", OBJECTIVE, min=0)] = None,
+    vq_encoder_share: Annotated[
+        float | None, _option("Of the learning rate, for a VQ model's encoder.", OBJECTIVE, min=0)
+    ] = None,
+    codebook_decay: Annotated[float | None, _option("Of the codes' averages.", OBJECTIVE, min=0, max=1)] = None,
+    max_minutes: Annotated[float | None, _option("End of the run. [default: 30]", RUN, min=0)] = None,
+    max_steps: Annotated[int | None, _option("End of the run.", RUN, min=1)] = None,
+    batch: Annotated[int | None, _option("Crops in a step.", RUN, min=1)] = None,
+    crop: Annotated[int | None, _option("Side of a crop in pixels.", RUN, min=64)] = None,
+    learning_rate: Annotated[float | None, _option("At its highest.", RUN, min=0)] = None,
+    schedule: Annotated[Schedule | None, _option("Of the learning rate.", RUN)] = None,
+    precision: Annotated[Precision | None, _option("Of the networks' products.", RUN)] = None,
+    seed: Annotated[int | None, _option("Of crops, rates and noise.", RUN)] = None,
     device: DeviceOption = Device.auto,
 ) -> None:
-    """Train a model on your pictures."""
+    """Train or fine-tune a model on your pictures."""
+    if resume and out is None:
+        raise typer.BadParameter("--resume needs the run's folder: give --out")
+    if config is not None and (regularizer or factor or prior):
+        raise typer.BadParameter("--config says all of a new model: leave --regularizer, --factor and --prior out")
     wishes = {
+        "train": train_parts,
+        "reconstruction": reconstruction,
+        "reconstruction_share": reconstruction_share,
+        "perceptual": _perceptual(perceptual),
+        "perceptual_weight": perceptual_weight,
+        "perceptual_start": perceptual_start,
+        "perceptual_crops": perceptual_crops,
+        "adversarial": adversarial,
+        "disc_weight": disc_weight,
+        "disc_start": disc_start,
+        "kl_weight": kl_weight,
+        "commitment_weight": commitment_weight,
+        "vq_encoder_share": vq_encoder_share,
+        "codebook_decay": codebook_decay,
         "max_minutes": max_minutes,
         "max_steps": max_steps,
         "batch": batch,
         "crop": crop,
         "learning_rate": learning_rate,
-        "freeze_encoder": freeze_encoder,
-        "codebook_decay": codebook_decay,
-        "perceptual": str(perceptual.absolute()) if perceptual else None,
-        "reconstruction_share": reconstruction_share,
-        "perceptual_weight": perceptual_weight,
-        "perceptual_start": perceptual_start,
-        "perceptual_crops": perceptual_crops,
+        "schedule": schedule,
+        "precision": precision,
         "seed": seed,
     }
+    given = {k: v.value if isinstance(v, Enum) else v for k, v in wishes.items() if v is not None}
+    from latentzip.cli.progress import training_display
+    from latentzip.training.run import name_run, read_config
     from latentzip.training.run import train as run
 
-    config = None
-    if regularizer is not None or factor is not None:
-        config = AutoencoderConfig(regularizer=(regularizer or Regularizer.kl).value, factor=factor or 16)
-    run(
-        data,
-        out,
-        config,
-        {name: wish for name, wish in wishes.items() if wish is not None},
-        init=init,
-        resume=resume,
-        device=torch_device(device),
-        say=lambda line: print(line, file=sys.stderr, flush=True),
-    )
+    architecture: AutoencoderConfig | None = None
+    if config is not None:
+        architecture = read_config(config)
+    elif regularizer is not None or factor is not None or prior is not None:
+        architecture = AutoencoderConfig.for_factor(
+            (regularizer or Regularizer.kl).value, 16 if factor is None else factor, (prior or Prior.learned).value
+        )
+    with training_display() as display:
+        run(
+            data,
+            out if out is not None else name_run(data, init, RUNS),
+            architecture,
+            given,
+            init=init,
+            resume=resume,
+            device=torch_device(device),
+            display=display,
+        )
+
+
+def _perceptual(choice: str | None) -> str | None:
+    """A name, or a file's whole path: a resumed run may be started from another folder."""
+    if choice is None or choice in ("none", "efficientnet", "lpips"):
+        return choice
+    return str(Path(choice).absolute())

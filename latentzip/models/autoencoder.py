@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.lite import LiteDecoder, LiteEncoder
+from latentzip.models.posterior import GaussianPosterior
 from latentzip.models.prior import HyperAnalysis, HyperPrior, bits, scale_table
 from latentzip.models.quantizer import ResidualQuantizer
 
@@ -16,8 +17,9 @@ class TrainingOutput:
     """What a training step needs: x_hat (B, 3, H, W), about [-1, 1], and each picture's regularisation (B,)."""
 
     x_hat: Tensor
-    bpp: Tensor  # KL: estimated rate in bits per pixel; VQ: the rate of fixed-length indices, a constant
-    commitment: Tensor  # VQ: mean squared distance to the codes, summed over channels and stages; KL: zero
+    bpp: Tensor  # learned prior: estimated rate in bits per pixel; else that of the file, a constant
+    commitment: Tensor  # VQ: squared distance to the codes, summed over channels, mean over positions; else zero
+    kl: Tensor  # N(0, 1) prior: KL divergence in nats, per value of the picture; else zero
     latent: Tensor  # what the encoder gave (B, C, H/f, W/f)
     indices: Tensor | None  # VQ: the codes of all stages (B, K, H/f, W/f)
 
@@ -55,6 +57,35 @@ class VqLatent(nn.Module):
         self.quantizer = ResidualQuantizer(config)
 
 
+class NormalLatent(nn.Module):
+    """Latent space of a KL model whose prior is N(0, 1): nothing but the statistics of its latents, per channel.
+
+    Diffusion models want latents of unit variance: (latent - mean) / std has it.
+    """
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(config.latent_channels))
+        self.register_buffer("std", torch.ones(config.latent_channels))
+
+    @torch.no_grad()
+    def follow(self, latent: Tensor, momentum: float = 0.01) -> None:
+        """Move the statistics towards those of a batch (B, C, h, w)."""
+        self.mean.lerp_(latent.mean((0, 2, 3)), momentum)
+        self.std.lerp_(latent.std((0, 2, 3)), momentum)
+
+
+Latent = KlLatent | VqLatent | NormalLatent
+
+
+def make_latent(config: AutoencoderConfig) -> Latent:
+    if config.regularizer == "vq":
+        return VqLatent(config)
+    return KlLatent(config) if config.learns_prior else NormalLatent(config)
+
+
 class Autoencoder(nn.Module):
     """The whole model, for training. Codecs load the parts that they need (see zoo.loading)."""
 
@@ -63,18 +94,17 @@ class Autoencoder(nn.Module):
         self.config = config
         self.encoder = LiteEncoder(config)
         self.decoder = LiteDecoder(config)
-        self.latent: KlLatent | VqLatent
-        if config.regularizer == "kl":
-            self.latent = KlLatent(config)
+        self.latent = make_latent(config)
+        if config.learns_prior:
             self.analysis = HyperAnalysis(config)
-        else:
-            self.latent = VqLatent(config)
 
     def forward(self, x: Tensor, rate: Tensor) -> TrainingOutput:
         """x: (B, 3, H, W) float in [-1, 1], sides multiples of the factor; rate: (B,) in [0, 1]."""
         y = self.encoder(x).float()
         if isinstance(self.latent, KlLatent):
             return self._forward_kl(self.latent, y, rate)
+        if isinstance(self.latent, NormalLatent):
+            return self._forward_normal(self.latent, y, rate)
         return self._forward_vq(self.latent, y, rate)
 
     def _forward_kl(self, latent: KlLatent, y: Tensor, rate: Tensor) -> TrainingOutput:
@@ -103,21 +133,34 @@ class Autoencoder(nn.Module):
 
         pixels = y.shape[2] * y.shape[3] * self.config.factor**2
         x_hat = self.decoder(coded / gain, rate).float()
-        return TrainingOutput(x_hat, total / pixels, torch.zeros_like(rate), y.detach(), None)
+        nothing = torch.zeros_like(rate)
+        return TrainingOutput(x_hat, total / pixels, nothing, nothing, y.detach(), None)
+
+    def _forward_normal(self, latent: NormalLatent, moments: Tensor, rate: Tensor) -> TrainingOutput:
+        """A sample of the posterior in training, its mode in evaluation."""
+        posterior = GaussianPosterior(moments)
+        y = posterior.sample() if self.training else posterior.mode
+        if self.training and moments.requires_grad:
+            latent.follow(posterior.mode)
+        x_hat = self.decoder(y, rate).float()
+        values_per_position = 3 * self.config.factor**2
+        kl = posterior.kl() / (values_per_position * y.shape[2] * y.shape[3])
+        nothing = torch.zeros_like(rate)
+        half_precision = torch.full_like(rate, 16 * y.shape[1] / self.config.factor**2)
+        return TrainingOutput(x_hat, half_precision, nothing, kl, posterior.mode.detach(), None)
 
     def _forward_vq(self, latent: VqLatent, y: Tensor, rate: Tensor) -> TrainingOutput:
         """The first s stages of each picture's codes, with straight-through gradients to the encoder."""
         quantizer = latent.quantizer
         stages = (rate * quantizer.stages).round().long()
         indices = quantizer.encode(y.detach())
-        used = torch.arange(quantizer.stages, device=y.device) < stages[:, None]  # (B, K)
         codes = torch.stack([book[indices[:, k]] for k, book in enumerate(quantizer.codebooks)], 1)
         partial = codes.cumsum(1).permute(0, 1, 4, 2, 3).detach()  # (B, K, C, h, w): sums of the first 1..K codes
-        commitment = ((y[:, None] - partial).square().sum(2).mean((2, 3)) * used).sum(1)
         quantized = partial[torch.arange(len(stages)), stages - 1]
+        commitment = (y - quantized).square().sum(1).mean((1, 2))
         x_hat = self.decoder(y + (quantized - y).detach(), rate).float()
         bpp = stages * (self.config.codebook_size - 1).bit_length() / self.config.factor**2
-        return TrainingOutput(x_hat, bpp, commitment, y.detach(), indices)
+        return TrainingOutput(x_hat, bpp, commitment, torch.zeros_like(rate), y.detach(), indices)
 
 
 def straight_through_round(x: Tensor) -> Tensor:

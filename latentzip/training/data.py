@@ -16,7 +16,7 @@ from torch import Tensor
 from latentzip.errors import LatentzipError, TrainingError
 from latentzip.images import Pixels, read_image
 
-HELD_OUT = 32  # one picture in so many is kept for validation, chosen by its name
+HELD_OUT = 32  # one picture in so many is kept for validation, chosen by the checksum of its name
 
 
 @dataclass
@@ -31,7 +31,8 @@ class Pictures:
 def load_pictures(folder: Path, crop: int, cache_bytes: int) -> Pictures:
     """Decode every picture below `folder` whose sides are at least `crop` pixels.
 
-    Where all together exceed `cache_bytes`, a random part of each large one is kept.
+    Where all together exceed `cache_bytes`, a random part of each large one is kept. Transparent pictures are put on
+    white. Of two pictures and more at least one is held out.
     Raises TrainingError where the folder holds no usable picture.
     """
     if not folder.is_dir():
@@ -42,7 +43,7 @@ def load_pictures(folder: Path, crop: int, cache_bytes: int) -> Pictures:
 
     def load(path: Path) -> Pixels | str:
         try:
-            pixels = read_image(path).pixels
+            pixels = read_image(path, background="white").pixels
         except LatentzipError as error:
             return str(error)
         if min(pixels.shape[:2]) < crop:
@@ -58,6 +59,8 @@ def load_pictures(folder: Path, crop: int, cache_bytes: int) -> Pictures:
                 pictures.held_out.append(result)
             else:
                 pictures.train.append(result)
+    if not pictures.held_out and len(pictures.train) > 1:
+        pictures.held_out.append(pictures.train.pop())
     if not pictures.train:
         raise TrainingError(
             f"{folder}: no picture in it can be trained on ({len(pictures.skipped)} were skipped): it takes pictures"

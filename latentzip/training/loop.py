@@ -1,8 +1,6 @@
 """The training loop."""
 
 import contextlib
-import dataclasses
-import json
 import math
 import signal
 import time
@@ -12,99 +10,154 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from latentzip.errors import TrainingError
 from latentzip.models.autoencoder import Autoencoder, VqLatent
 from latentzip.training.checkpoint import read_checkpoint, save_checkpoint
 from latentzip.training.codebook import CodebookAverages
 from latentzip.training.data import Pictures, batches
+from latentzip.training.discriminator import PatchDiscriminator
+from latentzip.training.journal import Journal
 from latentzip.training.losses import Losses, Objective
 from latentzip.training.optimizer import MixedOptimizer
+from latentzip.training.parallel import World
 from latentzip.training.settings import TrainSettings
-from latentzip.training.validation import validate
+from latentzip.training.validation import save_grid, validate
 from latentzip.zoo.checkpoints import MODEL_NAME, save_weights
 
-LOG_SECONDS = 20.0
+LOG_SECONDS = 10.0
+# A validation score this many times the best one means that the run falls apart.
+DIVERGENCE = 2.0
 
 
 class Trainer:
-    """One run: a model, its averages, its optimiser, and where it stands."""
+    """One run: a model, its averages, its discriminator, their optimisers, and where it stands."""
 
     def __init__(
-        self, model: Autoencoder, objective: Objective, settings: TrainSettings, out: Path, device: torch.device
+        self,
+        model: Autoencoder,
+        objective: Objective,
+        settings: TrainSettings,
+        out: Path,
+        device: torch.device,
+        world: World | None = None,
     ) -> None:
+        self.world = world or World()
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objective = objective
         self.settings = settings
         self.out = out
         self.device = device
-        self.model.encoder.requires_grad_(not settings.freeze_encoder)
-        self.optimizer = MixedOptimizer(model, settings.learning_rate)
-        self.averages = {name: p.detach().clone() for name, p in model.state_dict().items()}
+        for part in (model.encoder, model.latent, getattr(model, "analysis", model.encoder)):
+            part.requires_grad_(settings.train == "all")
+        slow: tuple[nn.Module, ...] = ()
         self.codebooks: CodebookAverages | None = None
         if isinstance(model.latent, VqLatent):
-            self.codebooks = CodebookAverages(model.latent.quantizer, settings.codebook_decay)
+            model.latent.requires_grad_(False)  # codes follow by averages
+            model.encoder.requires_grad_(settings.train == "all" and settings.vq_encoder_share > 0)
+            slow = (model.encoder,)
+            if settings.train == "all":
+                self.codebooks = CodebookAverages(model.latent.quantizer, settings.codebook_decay, self.world)
+        self.optimizer = MixedOptimizer(model, settings.learning_rate, slow, settings.vq_encoder_share)
+        self.discriminator: PatchDiscriminator | None = objective.discriminator
+        if self.discriminator is not None:
+            self.discriminator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.discriminator_optimizer = torch.optim.AdamW(
+                self.discriminator.parameters(), lr=settings.disc_learning_rate, betas=(0.5, 0.9), weight_decay=0.0
+            )
+        self.forward: nn.Module = self.model
+        self.judge: nn.Module | None = self.discriminator
+        if self.world.size > 1:
+            self.forward = DistributedDataParallel(self.model)
+            self.judge = self.discriminator and DistributedDataParallel(self.discriminator)
+        self.averages = {name: p.detach().clone() for name, p in model.state_dict().items()}
         self.step = 0
         self.seconds = 0.0
+        self.best_score = math.inf
         self._stop = False
 
-    def run(self, pictures: Pictures, say: Callable[[str], None]) -> None:
-        """Train to the end of the settings, or to a signal; the last state is in the run's folder either way."""
+    def run(self, pictures: Pictures, journal: Journal | None) -> bool:
+        """Train to the end of the settings (True), or to a signal (False); the last state is saved either way.
+
+        The process that writes has a journal. Raises TrainingError where the run falls apart or memory runs out, and
+        OutputError where it cannot be saved; the last good checkpoint stays.
+        """
         s = self.settings
-        with _signals_to(self._on_signal):
+        tally = _Tally()
+        epoch_steps = max(1, round(len(pictures.train) / s.batch))
+        with _signals_to(self._on_signal), _memory_errors_explained(s):
             started = last_log = last_save = time.monotonic()
-            before, steps_logged = self.seconds, self.step
-            for x in batches(pictures.train, self.step, s.batch, s.crop, s.seed):
+            before = self.seconds
+            share = self.world.share(s.batch)
+            for pixels in batches(pictures.train, self.step, s.batch, s.crop, s.seed):
+                self.seconds = before + self._agreed_seconds(time.monotonic() - started)
                 progress = s.progress(self.step, self.seconds / 60)
                 if progress >= 1 or self._stop:
                     break
-                losses = self._train_step(x, progress)
+                tally.add(self._train_step(pixels[share], progress))
+                if self.codebooks is not None and self.step % epoch_steps == 0:
+                    tally.codebook_use = self.codebooks.take_usage()
                 now = time.monotonic()
-                self.seconds = before + now - started
-                if now - last_log > LOG_SECONDS:
-                    self._check(losses)
-                    self._log(losses, progress, (self.step - steps_logged) / (now - last_log), say)
-                    last_log, steps_logged = now, self.step
-                if now - last_save > 60 * s.checkpoint_minutes:
-                    self._check(losses)
-                    say(validate(self.model, self.averages, pictures.held_out, self.objective, self.step))
-                    self.save()
-                    last_save = time.monotonic()
-        self.save()
-        say(validate(self.model, self.averages, pictures.held_out, self.objective, self.step))
+                if now - last_log > LOG_SECONDS or self.step % 1000 == 0:
+                    self._report(tally, now - last_log, journal)
+                    last_log = now
+                if self.seconds - last_save + started - before > 60 * s.checkpoint_minutes:
+                    self._validate_and_save(pictures, journal)
+                    last_save = started + self.seconds - before
+            if tally.steps:
+                self._report(tally, time.monotonic() - last_log, journal)
+            self._validate_and_save(pictures, journal)
+        return not self._stop
 
     def _train_step(self, pixels: Tensor, progress: float) -> Losses:
-        """pixels: (B, 3, H, W) uint8."""
+        """pixels: this process's part of the batch, (b, 3, H, W) uint8."""
         s = self.settings
-        torch.manual_seed(s.seed + self.step)  # the noise too is a function of the step, for exact resumption
+        rate = self._sample_rates()[self.world.share(s.batch)].to(self.device)
+        torch.manual_seed((s.seed + self.step) * self.world.size + self.world.rank)  # of the noise
         x = (pixels.to(self.device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        rate = self._sample_rates(len(x))
-        with torch.autocast(self.device.type, torch.bfloat16):
-            out = self.model(x, rate)
-            losses = self.objective(x, out, rate, progress, self.step)
+        with s.autocast(self.device):
+            out = self.forward(x, rate)
         self.model.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        losses = self.objective.backward(x, out, rate, self.model.decoder.last_layer, progress, self.step)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.gradient_clip)
-        self.optimizer.step(self._learning_rate(progress))
+        self.optimizer.step(self.learning_rate(progress))
         if self.codebooks is not None and out.indices is not None:
             self.codebooks.update(out.latent, out.indices)
+        if self.judge is not None and s.trains_discriminator(progress):
+            self._train_discriminator(x, out.x_hat)
         self._average()
         self.step += 1
         return losses
 
-    def _sample_rates(self, count: int) -> Tensor:
-        """(B,) rates spread evenly over the model's range, jittered; of a VQ model, whole stages."""
-        rate = (torch.randperm(count) + torch.rand(count)) / count
-        if self.codebooks is not None:
-            stages = self.model.config.stages
-            rate = torch.ceil(rate * stages).clamp(min=1) / stages
-        return rate.to(self.device)
+    def _train_discriminator(self, x: Tensor, x_hat: Tensor) -> None:
+        assert self.judge is not None
+        self.judge.zero_grad(set_to_none=True)
+        self.objective.discriminator_loss(x, x_hat, self.step, self.judge).backward()  # type: ignore[no-untyped-call]
+        self.discriminator_optimizer.step()
 
-    def _learning_rate(self, progress: float) -> float:
-        """Warm-up, then a cosine down to 3 %."""
-        warmup = min(1.0, (self.step + 1) / self.settings.warmup_steps)
-        return self.settings.learning_rate * warmup * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * progress)))
+    def _sample_rates(self) -> Tensor:
+        """Rates (batch,) spread evenly over the model's range, jittered; of a VQ model, whole stages.
+
+        A function of the step, as batches and noise are, so that a resumed run goes on exactly.
+        """
+        count = self.settings.batch
+        generator = torch.Generator().manual_seed(self.settings.seed + self.step)
+        rate = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
+        config = self.model.config
+        if config.regularizer == "vq":
+            rate = torch.ceil(rate * config.stages).clamp(min=1) / config.stages
+        elif not config.learns_prior:
+            rate = torch.ones(count)
+        return rate
+
+    def learning_rate(self, progress: float) -> float:
+        """Warm-up, then constant, or a cosine down to 3 %."""
+        s = self.settings
+        warmup = min(1.0, (self.step + 1) / s.warmup_steps)
+        fall = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * progress)) if s.schedule == "cosine" else 1.0
+        return s.learning_rate * warmup * fall
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -113,64 +166,116 @@ class Trainer:
         names = [name for name, average in self.averages.items() if average.is_floating_point()]
         torch._foreach_lerp_([self.averages[name] for name in names], [current[name] for name in names], 1 - decay)
 
-    def _check(self, losses: Losses) -> None:
-        if not torch.isfinite(losses.total):
+    def _agreed_seconds(self, elapsed: float) -> float:
+        """The first process's clock, and whether any process was asked to stop: all must leave at the same step."""
+        if self.world.size > 1:
+            state = torch.tensor([elapsed if self.world.writes else 0.0, float(self._stop)], dtype=torch.float64)
+            elapsed, stop = self.world.sum(state.to(self.device, torch.float32)).tolist()
+            self._stop = stop > 0
+        return elapsed
+
+    def _report(self, tally: "_Tally", seconds: float, journal: Journal | None) -> None:
+        means = {name: self.world.mean(value).item() for name, value in tally.means().items()}
+        if not math.isfinite(means["total"]):
             raise TrainingError(
-                f"{self.out}: the loss is no longer a number at step {self.step}: resume from the last checkpoint with"
-                " a lower --learning-rate"
+                f"{self.out}: the loss is no longer a number at step {self.step}; the last good checkpoint was kept:"
+                " go on from it with --resume and a lower --learning-rate"
             )
+        progress = self.settings.progress(self.step, self.seconds / 60)
+        if journal is not None:
+            record: dict[str, Any] = {
+                "step": self.step,
+                "minutes": round(self.seconds / 60, 2),
+                "progress": round(progress, 5),
+                "steps_per_second": round(tally.steps / max(seconds, 1e-9), 3),
+                "learning_rate": self.learning_rate(progress),
+                "psnr": 10 * math.log10(255**2 / max(means["squared_error"], 1e-9)),
+                **means,
+            }
+            if tally.codebook_use:
+                record["codebook_use"] = tally.codebook_use
+            journal.training(record)
+        tally.clear()
 
-    def _log(self, losses: Losses, progress: float, speed: float, say: Callable[[str], None]) -> None:
-        record: dict[str, Any] = {
-            "step": self.step,
-            "minutes": round(self.seconds / 60, 2),
-            "progress": round(progress, 4),
-            "learning_rate": self._learning_rate(progress),
-            **{name: float(value.detach()) for name, value in vars(losses).items()},
-        }
-        usage = ""
-        if self.codebooks is not None:
-            record["codebook_use"] = self.codebooks.take_usage()
-            usage = "  codes in use " + "/".join(f"{share:.0%}" for share in record["codebook_use"])
-        with open(self.out / "log.jsonl", "a") as file:
-            file.write(json.dumps(record) + "\n")
-        psnr = 10 * math.log10(255**2 / max(record["reconstruction"], 1e-9))
-        say(
-            f"step {self.step}  {record['minutes']:.1f} min ({progress:.0%})  {speed:.2f} steps/s"
-            f"  loss {record['total']:.3f}  {record['bpp']:.3f} bpp  {psnr:.2f} dB"
-            f"  perceptual {record['perceptual']:.3f}{usage}"
-        )
+    def _validate_and_save(self, pictures: Pictures, journal: Journal | None) -> None:
+        """On the process that writes. A model that got much worse is not saved."""
+        if journal is None:
+            return
+        best = False
+        if pictures.held_out:
+            record, grid = validate(self.model, self.averages, pictures.held_out, self.objective)
+            if not record["score"] < DIVERGENCE * self.best_score:
+                raise TrainingError(
+                    f"{self.out}: on the held-out pictures the score went from {self.best_score:.3f} to"
+                    f" {record['score']:.3f} by step {self.step}; the last good checkpoint was kept: go on from it with"
+                    " --resume and a lower --learning-rate"
+                )
+            best = record["score"] < self.best_score
+            self.best_score = min(self.best_score, record["score"])
+            save_grid(self.out, self.step, grid)
+            journal.validation({"step": self.step, **record})
+        self.save(best=best)
 
-    def save(self) -> None:
+    def save(self, *, best: bool = False) -> None:
         """Checkpoint for resumption, and the averaged weights as a model that encode and decode can use."""
         state = {
             "config": self.model.config.to_json(),
             "settings": self.settings.to_json(),
             "step": self.step,
             "seconds": self.seconds,
+            "best_score": self.best_score,
             "model": self.model.state_dict(),
             "averages": self.averages,
             "optimizer": self.optimizer.state_dict(),
-            "codebooks": self.codebooks.state_dict() if self.codebooks is not None else {},
         }
-        save_checkpoint(self.out, state)
-        trunk = Path(self.settings.perceptual).name if self.settings.perceptual else None
-        public = dataclasses.replace(self.settings, perceptual=trunk)  # where it lay is nobody's business
-        notes = {"steps": str(self.step), "minutes": f"{self.seconds / 60:.1f}", "settings": public.to_json()}
+        if self.codebooks is not None:
+            state["codebooks"] = self.codebooks.state_dict()
+        if self.discriminator is not None:
+            state["discriminator"] = self.discriminator.state_dict()
+            state["discriminator_optimizer"] = self.discriminator_optimizer.state_dict()
+        save_checkpoint(self.out, state, best=best)
+        notes = {
+            "steps": str(self.step),
+            "minutes": f"{self.seconds / 60:.1f}",
+            "settings": self.settings.to_public_json(),
+        }
         save_weights(self.out / MODEL_NAME, self.model.config, self.averages, notes)
 
     def resume(self) -> None:
-        """Go on from the checkpoint in the run's folder."""
+        """Go on from the checkpoint in the run's folder. Raises TrainingError."""
         state = read_checkpoint(self.out)
         self.model.load_state_dict(state["model"])
         self.averages = {name: tensor.to(self.device) for name, tensor in state["averages"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
         if self.codebooks is not None:
             self.codebooks.load_state_dict(state["codebooks"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        if self.discriminator is not None and "discriminator" in state:
+            self.discriminator.load_state_dict(state["discriminator"])
+            self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        self.step, self.seconds, self.best_score = state["step"], state["seconds"], state["best_score"]
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._stop = True
+
+
+class _Tally:
+    """Sums of the losses of some steps, kept on the device: reading them out would make it wait."""
+
+    def __init__(self) -> None:
+        self.codebook_use: list[float] = []  # by stage, of the last whole epoch
+        self.clear()
+
+    def clear(self) -> None:
+        self.steps = 0
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, losses: Losses) -> None:
+        self.steps += 1
+        for name, value in vars(losses).items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def means(self) -> dict[str, Any]:
+        return {name: value / max(1, self.steps) for name, value in self._sums.items()}
 
 
 @contextlib.contextmanager
@@ -182,3 +287,18 @@ def _signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
     finally:
         for number, former in old.items():
             signal.signal(number, former)
+
+
+@contextlib.contextmanager
+def _memory_errors_explained(settings: TrainSettings) -> Iterator[None]:
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(error):
+            raise
+        smaller = f"--batch {max(1, settings.batch // 2)}"
+        if settings.batch <= 2:
+            smaller = f"--crop {max(64, settings.crop // 2)}"
+        raise TrainingError(
+            f"out of memory with --batch {settings.batch} --crop {settings.crop}: try {smaller}"
+        ) from None

@@ -1,67 +1,193 @@
-"""The objective of the first stage: L = L_rec + L_perceptual + L_reg, each term by its name in the paper.
+"""The objective of the first stage (Rombach et al. 2022, arXiv 2112.10752, equation 25):
 
-For KL models L_reg is the rate in bits per pixel (KL of the posterior to the learned prior), and the others carry the
-Lagrangian weight of the picture's rate; for VQ models it is the commitment.
+    L = min over E, D, max over psi of  L_rec(x, D(E(x))) - L_adv(D(E(x))) + log D_psi(x) + L_reg(x; E, D)
+
+L_rec is the pixels' and the features' distance, L_adv what the patch discriminator says, and L_reg the rate in bits per
+pixel (KL of the posterior to the learned prior), the KL to N(0, 1) with a tiny weight, or the commitment to the codes.
+Distances carry the Lagrangian weight lambda of each picture's rate.
 """
 
 import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentzip.models.autoencoder import TrainingOutput
-from latentzip.training.perceptual import VggDistance
+from latentzip.training.discriminator import PatchDiscriminator, adaptive_weight, adversarial_loss, discriminator_loss
+from latentzip.training.perceptual import PerceptualDistance
 from latentzip.training.settings import TrainSettings
 
 # A perceptual distance falls more slowly with the rate than the squared error: its weight grows with this power of
 # lambda, so that both keep their share of the loss from the lowest rate to the highest.
 PERCEPTUAL_POWER = 0.7
+# At an error of this many levels the absolute error pulls as hard as the squared one.
+L1_LEVELS = 6.0
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalars, all with gradients but those for the log."""
+    """The terms, unweighted, scalars without gradients; `total` is what the autoencoder minimises."""
 
     total: Tensor
-    reconstruction: Tensor  # mean squared error in 8-bit units, unweighted
-    perceptual: Tensor  # unweighted
+    reconstruction: Tensor  # as it is minimised: mean squared or absolute error in 8-bit levels
+    squared_error: Tensor  # in 8-bit levels squared
+    perceptual: Tensor
+    adversarial: Tensor  # -L_adv
+    adversarial_weight: Tensor
     bpp: Tensor
-    commitment: Tensor  # unweighted
+    kl: Tensor  # to N(0, 1), nats per value of the picture
+    commitment: Tensor
 
 
 class Objective:
-    def __init__(self, settings: TrainSettings, perceptual: VggDistance | None) -> None:
+    def __init__(
+        self,
+        settings: TrainSettings,
+        perceptual: PerceptualDistance | None,
+        discriminator: PatchDiscriminator | None = None,
+        processes: int = 1,
+    ) -> None:
+        """`processes` share the settings' batch, and so its costly parts."""
         self.settings = settings
         self.perceptual = perceptual
+        self.discriminator = discriminator
+        self.crops = max(1, settings.perceptual_crops // processes)
 
-    def __call__(self, x: Tensor, out: TrainingOutput, rate: Tensor, progress: float, step: int) -> Losses:
-        """x: (B, 3, H, W) in [-1, 1]; rate: (B,); progress of the run in 0..1."""
+    def backward(
+        self, x: Tensor, out: TrainingOutput, rate: Tensor, last_layer: Tensor, progress: float, step: int
+    ) -> Losses:
+        """Add the gradients of L to the parameters that `out` came from.
+
+        x: (B, 3, H, W) float in [-1, 1]; rate: (B,) in [0, 1]; last_layer: the decoder's, for the adaptive weight;
+        progress of the run in 0..1.
+
+        Each loss is followed back to the reconstruction once; from there the adaptive weight costs a layer, and the
+        networks are passed once for all of them.
+        """
         s = self.settings
-        low, high = (math.log(value) for value in s.lambdas)
-        weight = torch.exp(low + rate * (high - low))  # (B,)
-        with_perceptual = self.perceptual is not None and progress >= s.perceptual_start
-        share = s.reconstruction_share if with_perceptual else 1.0
+        x_hat = out.x_hat.detach().requires_grad_()
+        parts = self.parts(len(x), x.shape[-1], step)
+        weight = self._lagrangian_weight(rate)
 
-        reconstruction = (out.x_hat - x).square().mean((1, 2, 3)) * 127.5**2
-        total = out.bpp + s.reconstruction_weight * share * weight * reconstruction
-        total = (total + s.commitment_weight * out.commitment).mean()
-        perceptual = x.new_zeros(())
-        if with_perceptual:
-            distance, chosen = self._perceptual_loss(x, out.x_hat, step)
-            relative = (weight[chosen] / math.exp((low + high) / 2)) ** PERCEPTUAL_POWER
-            total = total + s.perceptual_weight * (relative * distance).mean()
-            perceptual = distance.mean()
-        return Losses(total, reconstruction.mean(), perceptual, out.bpp.mean(), out.commitment.mean())
+        reconstruction_loss, terms = self._reconstruction_loss(x, x_hat, weight, parts, progress)
+        (gradient,) = torch.autograd.grad(reconstruction_loss, x_hat)
+        adversarial = adversarial_weight = x.new_zeros(())
+        if s.sees_discriminator(progress):
+            assert self.discriminator is not None
+            with s.autocast(x.device):
+                fake = self.discriminator(parts.of(x_hat))
+            adversarial = adversarial_loss(fake, s.adversarial)
+            (adversarial_gradient,) = torch.autograd.grad(adversarial, x_hat)
+            at_last_layer = (
+                torch.autograd.grad(out.x_hat, last_layer, g, retain_graph=True)[0]
+                for g in (gradient, adversarial_gradient)
+            )
+            adversarial_weight = s.disc_weight * adaptive_weight(*at_last_layer)
+            gradient = gradient + adversarial_weight * adversarial_gradient
 
-    def _perceptual_loss(self, x: Tensor, x_hat: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Distance (n,) on parts of some of the batch, and which pictures they are. The choice follows the step."""
+        regularization_loss = self._regularization_loss(out, weight)
+        roots: list[tuple[Tensor, Tensor | None]] = [(out.x_hat, gradient)]
+        if regularization_loss.requires_grad:  # not where the encoder is frozen
+            roots.append((regularization_loss, None))
+        torch.autograd.backward([root for root, _ in roots], [start for _, start in roots])
+        total = reconstruction_loss + adversarial_weight * adversarial + regularization_loss
+        losses = Losses(
+            total=total,
+            adversarial=adversarial,
+            adversarial_weight=adversarial_weight,
+            bpp=out.bpp.mean(),
+            kl=out.kl.mean(),
+            commitment=out.commitment.mean(),
+            **terms,
+        )
+        return Losses(**{name: value.detach() for name, value in vars(losses).items()})
+
+    def discriminator_loss(self, x: Tensor, x_hat: Tensor, step: int, discriminator: nn.Module) -> Tensor:
+        """What the discriminator minimises, on the parts that the step's other losses saw. A scalar with gradients."""
+        parts = self.parts(len(x), x.shape[-1], step)
+        with self.settings.autocast(x.device):
+            real, fake = discriminator(torch.cat([parts.of(x), parts.of(x_hat.detach())])).chunk(2)
+        return discriminator_loss(real, fake, self.settings.adversarial)
+
+    def score(self, x: Tensor, out: TrainingOutput, rate: Tensor) -> tuple[Tensor, Tensor]:
+        """L without its adversarial part and with whole pictures, for validation, and the perceptual distance. (B,)"""
+        weight = self._lagrangian_weight(rate)
+        distance = x.new_zeros(len(x)) if self.perceptual is None else self.perceptual(out.x_hat, x)
+        error = (out.x_hat - x).square().mean((1, 2, 3)) * 127.5**2
+        share = self.settings.reconstruction_share if self.perceptual is not None else 1.0
+        relative = self.settings.perceptual_weight * self._relative(weight)
+        return out.bpp + share * weight * error + relative * distance, distance
+
+    def parts(self, batch: int, side: int, step: int) -> "Parts":
+        """Which parts of which crops the costly losses see. The choice follows the step."""
         s = self.settings
         generator = torch.Generator().manual_seed(s.seed + step)
-        batch, side = len(x), x.shape[-1]
-        chosen = torch.randperm(batch, generator=generator)[: s.perceptual_crops]
+        chosen = torch.randperm(batch, generator=generator)[: self.crops]
         small = min(s.perceptual_crop, side)
         top, left = torch.randint(0, side - small + 1, (2,), generator=generator).tolist()
-        window = (..., slice(top, top + small), slice(left, left + small))
-        assert self.perceptual is not None
-        return self.perceptual(x_hat[chosen][window], x[chosen][window]), chosen
+        return Parts(chosen, top, left, small)
+
+    def _reconstruction_loss(
+        self, x: Tensor, x_hat: Tensor, weight: Tensor, parts: "Parts", progress: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """L_rec: the pixels' distance, and that of the features."""
+        s = self.settings
+        with_perceptual = self.perceptual is not None and progress >= s.perceptual_start
+        share = s.reconstruction_share if with_perceptual else 1.0
+        difference = (x_hat - x) * 127.5
+        squared = difference.square().mean((1, 2, 3))
+        if s.reconstruction == "l1":
+            reconstruction = difference.abs().mean((1, 2, 3))
+            total = (share * 2 * L1_LEVELS * weight * reconstruction).mean()
+        else:
+            reconstruction = squared
+            total = (share * weight * reconstruction).mean()
+        perceptual = x.new_zeros(())
+        if with_perceptual:
+            assert self.perceptual is not None
+            with s.autocast(x.device):
+                distance = self.perceptual(parts.of(x_hat), parts.of(x))
+            total = total + s.perceptual_weight * (self._relative(weight)[parts.chosen] * distance).mean()
+            perceptual = distance.mean()
+        return total, {
+            "reconstruction": reconstruction.mean(),
+            "squared_error": squared.mean(),
+            "perceptual": perceptual,
+        }
+
+    def _regularization_loss(self, out: TrainingOutput, weight: Tensor) -> Tensor:
+        """L_reg. The KL to N(0, 1) counts against the absolute error in [-1, 1], as in the paper.
+
+        The commitment carries lambda too. Codes are means, so they are shorter than the latents they stand for, and the
+        reconstruction loss, with straight-through gradients, asks for longer latents to make up for it; only a
+        commitment of the same strength keeps them from running away.
+        """
+        s = self.settings
+        low, high = s.lambdas
+        commitment = s.commitment_weight * weight / math.sqrt(low * high) * out.commitment
+        kl = s.kl_weight * 2 * L1_LEVELS * 127.5 * weight * out.kl
+        return (out.bpp + commitment + kl).mean()
+
+    def _lagrangian_weight(self, rate: Tensor) -> Tensor:
+        low, high = (math.log(value) for value in self.settings.lambdas)
+        return torch.exp(low + rate * (high - low))
+
+    def _relative(self, weight: Tensor) -> Tensor:
+        """The weight against that in the middle of the range, with the perceptual power."""
+        low, high = self.settings.lambdas
+        return (weight / math.sqrt(low * high)) ** PERCEPTUAL_POWER
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A window of some pictures of a batch."""
+
+    chosen: Tensor  # (n,) int64
+    top: int
+    left: int
+    side: int
+
+    def of(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (n, 3, side, side)."""
+        return x[self.chosen.to(x.device), :, self.top : self.top + self.side, self.left : self.left + self.side]

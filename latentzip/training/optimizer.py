@@ -1,5 +1,6 @@
 """Muon for the kernels of hidden layers, AdamW for everything else: best at equal minutes (docs/training.md)."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,7 +15,12 @@ class MixedOptimizer:
     Muon: Jordan 2024; its steps are matched to AdamW's size as in Moonlight (arXiv 2502.16982).
     """
 
-    def __init__(self, model: nn.Module, learning_rate: float) -> None:
+    def __init__(
+        self, model: nn.Module, learning_rate: float, slow: Iterable[nn.Module] = (), slow_share: float = 1.0
+    ) -> None:
+        """Modules in `slow` learn at `slow_share` of the rate."""
+        self.slow_share = slow_share
+        held_back = {id(p) for module in slow for p in module.parameters()}
         self.kernels = [p for name, p in model.named_parameters() if _is_hidden_kernel(name, p)]
         hidden = set(map(id, self.kernels))
         rest = [p for p in model.parameters() if p.requires_grad and id(p) not in hidden]
@@ -22,12 +28,18 @@ class MixedOptimizer:
         for kernel, matrix in zip(self.kernels, self.matrices, strict=True):
             assert kernel.data_ptr() == matrix.data_ptr(), "a view is needed, so that a step reaches the kernel"
         self.parts: dict[str, torch.optim.Optimizer] = {
-            "adamw": torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+            "adamw": torch.optim.AdamW(
+                _groups(rest, [id(p) in held_back for p in rest]), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+            )
         }
         if self.matrices:
             # four iterations orthogonalise well enough, and the fifth costs more than it gives here
             self.parts["muon"] = torch.optim.Muon(
-                self.matrices, lr=learning_rate, weight_decay=0.0, ns_steps=4, adjust_lr_fn="match_rms_adamw"
+                _groups(self.matrices, [id(p) in held_back for p in self.kernels]),
+                lr=learning_rate,
+                weight_decay=0.0,
+                ns_steps=4,
+                adjust_lr_fn="match_rms_adamw",
             )
 
     def step(self, learning_rate: float) -> None:
@@ -35,7 +47,7 @@ class MixedOptimizer:
             matrix.grad = None if kernel.grad is None else _as_matrix(kernel.grad)
         for part in self.parts.values():
             for group in part.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * (self.slow_share if group["slow"] else 1.0)
             part.step()
 
     def state_dict(self) -> dict[str, Any]:
@@ -44,6 +56,15 @@ class MixedOptimizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
+
+
+def _groups(parameters: list[nn.Parameter], slow: list[bool]) -> list[dict[str, Any]]:
+    """Parameter groups, those without parameters left out."""
+    groups = [
+        {"params": [p for p, is_slow in zip(parameters, slow, strict=True) if is_slow == wanted], "slow": wanted}
+        for wanted in (False, True)
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _is_hidden_kernel(name: str, p: Tensor) -> bool:

@@ -1,5 +1,10 @@
-"""A perceptual distance on the features of a VGG16 trunk (Zhang et al. 2018, arXiv 1801.03924, without its weights)."""
+"""Perceptual distances behind one interface (Zhang et al. 2018, arXiv 1801.03924): which one is used is always said.
 
+`none`, `efficientnet` (offline, with the train extra), `lpips` (with its own weights, where it and torchvision are
+installed), or the path of a VGG16 trunk.
+"""
+
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import torch
@@ -9,26 +14,69 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentzip.errors import TrainingError
+from latentzip.training.efficientnet import EfficientNetLite0, read_imagenet_weights
 
-# Convolutions in each block; features are taken after the last of each.
-BLOCKS = (2, 2, 3, 3, 3)
-BGR_MEAN = (103.939, 116.779, 123.68)
+NONE, EFFICIENTNET, LPIPS = "none", "efficientnet", "lpips"
 
 
-class VggDistance(nn.Module):
-    """Distance of two pictures: features normalised over channels, squared difference, mean over positions,
-    summed over channels and the five layers conv1_2, 2_2, 3_3, 4_3, 5_3."""
+class PerceptualDistance(nn.Module, ABC):
+    """(B, 3, H, W) float in [-1, 1] twice -> distance (B,) float, 0 for equal pictures."""
+
+    name: str  # for logs and cards
+
+    @abstractmethod
+    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """Gradients flow to x_hat alone."""
+
+
+def load_perceptual(choice: str) -> PerceptualDistance | None:
+    """choice: see above. Raises TrainingError where it cannot be had; nothing else is ever taken in its place."""
+    if choice == NONE:
+        return None
+    if choice == EFFICIENTNET:
+        return EfficientNetDistance()
+    return LpipsDistance() if choice == LPIPS else VggDistance(Path(choice))
+
+
+class FeatureDistance(PerceptualDistance):
+    """Features of several layers, each normalised to unit length over channels; squared difference, summed over
+    channels and layers, mean over positions. LPIPS without its learned weights."""
+
+    @abstractmethod
+    def features(self, x: Tensor) -> list[Tensor]:
+        """x: (B, 3, H, W) float in [-1, 1] -> feature maps (B, C_i, H_i, W_i)."""
+
+    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            reference = [_unit_length(f) for f in self.features(x)]
+        layers = zip(self.features(x_hat), reference, strict=True)
+        return torch.stack([(_unit_length(a) - b).square().sum(1).mean((1, 2)) for a, b in layers]).sum(0)
+
+
+def _unit_length(features: Tensor) -> Tensor:
+    features = features.float()
+    return features * torch.rsqrt(features.square().sum(1, keepdim=True) + 1e-10)
+
+
+class VggDistance(FeatureDistance):
+    """On the layers conv1_2, 2_2, 3_3, 4_3 and 5_3 of a VGG16 trunk."""
+
+    # convolutions in each block; features are taken after the last of each
+    BLOCKS = (2, 2, 3, 3, 3)
+    BGR_MEAN = (103.939, 116.779, 123.68)
 
     def __init__(self, path: Path) -> None:
         """Read the trunk from `path`: conv{block}_{i}.weight / .bias. Raises TrainingError if it is not one."""
         super().__init__()
+        self.name = f"VGG16 ({path.name})"
         try:
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:
             raise TrainingError(
-                f"{path}: cannot be read as a VGG16 trunk ({error}): give its safetensors file"
+                f"{path}: cannot be read as a VGG16 trunk ({error}): give its safetensors file, or --perceptual"
+                f" {EFFICIENTNET}"
             ) from None
-        names = [f"conv{block}_{i}" for block, n in enumerate(BLOCKS, 1) for i in range(1, n + 1)]
+        names = [f"conv{block}_{i}" for block, n in enumerate(self.BLOCKS, 1) for i in range(1, n + 1)]
         missing = [f"{n}.{part}" for n in names for part in ("weight", "bias") if f"{n}.{part}" not in tensors]
         if missing:
             raise TrainingError(f"{path}: not a VGG16 trunk, {missing[0]} is missing: see docs/training.md")
@@ -39,25 +87,58 @@ class VggDistance(nn.Module):
             layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
             self.convolutions[name] = layer
         self.mean: Tensor
-        self.register_buffer("mean", torch.tensor(BGR_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(self.BGR_MEAN).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """x: (B, 3, H, W) float in [-1, 1] -> five feature maps, each of unit length over channels."""
         h = (x.flip(1) + 1) * 127.5 - self.mean
         out = []
-        for block, count in enumerate(BLOCKS, 1):
+        for block, count in enumerate(self.BLOCKS, 1):
             if block > 1:
                 h = F.max_pool2d(h, 2, ceil_mode=True)
             for i in range(1, count + 1):
                 h = F.relu(self.convolutions[f"conv{block}_{i}"](h))
-            features = h.float()
-            out.append(features * torch.rsqrt(features.square().sum(1, keepdim=True) + 1e-10))
+            out.append(h)
         return out
 
+
+class EfficientNetDistance(FeatureDistance):
+    """On the last layers of EfficientNet-Lite0 at 1/2, 1/4, 1/8 and 1/16 of the resolution."""
+
+    def __init__(self) -> None:
+        """Raises TrainingError where the package with the weights is not installed."""
+        super().__init__()
+        self.name = "EfficientNet-Lite0"
+        self.network = EfficientNetLite0(read_imagenet_weights())
+        self.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        return self.network.features(x)
+
+
+class LpipsDistance(PerceptualDistance):
+    """The published metric, by its own package."""
+
+    def __init__(self) -> None:
+        """Raises TrainingError where the package, or torchvision, is not installed or has no weights."""
+        super().__init__()
+        self.name = "LPIPS (VGG16)"
+        try:
+            import lpips
+        except ImportError as error:
+            raise TrainingError(
+                f"--perceptual lpips: not installed ({error}): pip install lpips torchvision, or --perceptual"
+                f" {EFFICIENTNET}"
+            ) from None
+        try:
+            self.metric: nn.Module = lpips.LPIPS(net="vgg", verbose=False)
+        except OSError as error:  # torchvision's trunk is downloaded on first use
+            raise TrainingError(
+                f"--perceptual lpips: torchvision's VGG16 weights cannot be had ({error}): use it once with a network"
+                f" at hand, or --perceptual {EFFICIENTNET}"
+            ) from None
+        self.requires_grad_(False).eval()
+
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] each -> distance (B,), 0 for equal pictures. Gradients flow to x_hat alone."""
-        with torch.no_grad():
-            reference = self.features(x)
-        layers = zip(self.features(x_hat), reference, strict=True)
-        return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in layers]).sum(0)
+        distance: Tensor = self.metric(x_hat, x)
+        return distance.flatten()

@@ -7,18 +7,26 @@ from typing import Any
 
 import torch
 
-from latentzip.errors import OutputError, TrainingError
-from latentzip.models.autoencoder import Autoencoder, VqLatent
+from latentzip.errors import ModelError, OutputError, TrainingError
+from latentzip.models.autoencoder import Autoencoder
 from latentzip.models.config import AutoencoderConfig
-from latentzip.training.checkpoint import CHECKPOINT_NAME, read_checkpoint
-from latentzip.training.codebook import start_codebooks
-from latentzip.training.data import Pictures, batch_at, load_pictures
+from latentzip.training.card import write_card
+from latentzip.training.checkpoint import has_checkpoint, read_checkpoint
+from latentzip.training.data import Pictures, load_pictures
+from latentzip.training.discriminator import PatchDiscriminator
+from latentzip.training.journal import Display, Journal
 from latentzip.training.loop import Trainer
 from latentzip.training.losses import Objective
-from latentzip.training.perceptual import VggDistance
+from latentzip.training.parallel import World
+from latentzip.training.perceptual import load_perceptual
 from latentzip.training.settings import TrainSettings
-from latentzip.training.start import start_from_principal_components
-from latentzip.zoo.checkpoints import read_metadata, read_tensors
+from latentzip.training.start import PCA, RANDOM, start
+from latentzip.zoo.checkpoints import MODEL_NAME, read_metadata
+from latentzip.zoo.loading import locate
+
+DEFAULT_MINUTES = 30.0
+# A new model learns the coarse things first, fast; perceptual gradients, of a few crops, drown in such steps.
+FROM_ZERO = {"learning_rate": 2e-3, "perceptual_start": 0.3}
 
 
 def train(
@@ -27,43 +35,84 @@ def train(
     config: AutoencoderConfig | None,
     wishes: dict[str, Any],
     *,
-    init: Path | None,
+    init: str | None,
     resume: bool,
     device: torch.device,
-    say: Callable[[str], None],
+    display: Display,
 ) -> None:
     """Train a model on the pictures below `data` and leave it in `out`.
 
-    A new one is of `config` (without: kl-f16's), and starts from the principal components of the pictures, or from the
-    weights file `init` where its tensors fit. A resumed run keeps its config and its settings. `wishes` are fields of
-    TrainSettings that are to differ from the defaults, or from what the resumed run had.
+    It starts from `init`: a model (name, weights file or run folder), "pca" or "random"; without, from principal
+    components where a `config` is given, else from the default model. A resumed run keeps its config and its settings.
+    `wishes` are fields of TrainSettings that are to differ from the defaults, or from what the resumed run had.
     Raises TrainingError, ModelError or OutputError.
     """
-    _prepare_folder(out, resume)
-    config, settings = _resumed(out, config, wishes) if resume else _fresh(config, wishes)
-    if settings.crop % config.factor:
-        raise TrainingError(f"--crop {settings.crop}: must be a multiple of the model's factor {config.factor}")
-    say(f"perceptual loss: {settings.perceptual or 'none'}")
-    objective = Objective(settings, VggDistance(Path(settings.perceptual)).to(device) if settings.perceptual else None)
-    pictures = load_pictures(data, settings.crop, settings.cache_bytes)
-    say(f"{len(pictures.train)} pictures to train on, {len(pictures.held_out)} held out")
-    if pictures.skipped:
-        say(f"{len(pictures.skipped)} files skipped:")
-    for path, reason in pictures.skipped:
-        say(f"  {path}: {reason}")
-    torch.manual_seed(settings.seed)
-    model = Autoencoder(config)
-    if not resume:
-        _start(model, pictures, settings, init, say)
-    trainer = Trainer(model, objective, settings, out, device)
-    if resume:
-        trainer.resume()
-        say(f"resumed at step {trainer.step}, {trainer.seconds / 60:.1f} minutes")
-    trainer.run(pictures, say)
+    if init is None:
+        init = PCA if config is not None else locate(None).stem
+    config, settings = _resumed(out, config, wishes) if resume else _fresh(out, init, config, wishes)
+    _check(settings, config)
+    world, device = World.join(device)
+    try:
+        if world.writes:
+            _prepare_folder(out)
+        say = display.say if world.writes else _say_nothing
+        perceptual = load_perceptual(settings.perceptual)
+        say(f"perceptual loss: {perceptual.name if perceptual is not None else 'none'}")
+        pictures = load_pictures(data, settings.crop, settings.cache_bytes)
+        _say_what_was_found(pictures, say)
+        torch.manual_seed(settings.seed)
+        model = Autoencoder(config)
+        if not resume:
+            say(start(model, pictures, settings, init))
+        discriminator = None
+        if settings.disc_weight > 0:
+            discriminator = PatchDiscriminator(settings.disc_width, settings.disc_layers)
+        objective = Objective(settings, perceptual and perceptual.to(device), discriminator, world.size)
+        trainer = Trainer(model, objective, settings, out, device, world)
+        if resume:
+            trainer.resume()
+            say(f"resumed at step {trainer.step}, {trainer.seconds / 60:.1f} minutes")
+        journal = Journal(out, display) if world.writes else None
+        finished = trainer.run(pictures, journal)
+        if world.writes:
+            write_card(out, config, settings, init, pictures, trainer.step, trainer.seconds)
+        if finished:
+            say(f"done: {out / MODEL_NAME}; use it with: latentzip encode -m {out} PICTURE")
+        else:
+            say(f"stopped at step {trainer.step}; go on with: latentzip train --data {data} --out {out} --resume")
+    finally:
+        world.leave()
 
 
-def _fresh(config: AutoencoderConfig | None, wishes: dict[str, Any]) -> tuple[AutoencoderConfig, TrainSettings]:
-    return config or AutoencoderConfig(regularizer="kl"), TrainSettings(**wishes)
+def name_run(data: Path, init: str | None, folder: Path) -> Path:
+    """A folder below `folder` that does not exist yet, named after the start and the pictures."""
+    start = Path(init).stem if init is not None else locate(None).stem
+    base = f"{start}-{data.resolve().name or 'pictures'}"
+    number, out = 1, folder / base
+    while out.exists():
+        number += 1
+        out = folder / f"{base}-{number}"
+    return out
+
+
+def _say_nothing(_line: str) -> None:
+    pass
+
+
+def _fresh(
+    out: Path, init: str, config: AutoencoderConfig | None, wishes: dict[str, Any]
+) -> tuple[AutoencoderConfig, TrainSettings]:
+    if has_checkpoint(out):
+        raise TrainingError(
+            f"{out}: holds another run's checkpoint: go on with it by --resume, or choose another --out"
+        )
+    if config is None:
+        config = AutoencoderConfig.from_json(read_metadata(locate(init))["config"])
+    if init in (PCA, RANDOM):
+        wishes = {**FROM_ZERO, **wishes}
+    if not wishes.keys() & {"max_minutes", "max_steps"}:
+        wishes = {**wishes, "max_minutes": DEFAULT_MINUTES}
+    return config, TrainSettings(**wishes)
 
 
 def _resumed(
@@ -73,44 +122,46 @@ def _resumed(
     stored = AutoencoderConfig.from_json(state["config"])
     if config is not None and config != stored:
         raise TrainingError(f"{out}: its checkpoint is of another architecture: choose another --out")
-    return stored, dataclasses.replace(TrainSettings.from_json(state["settings"]), **wishes)
+    try:
+        settings = TrainSettings.from_json(state["settings"])
+    except (TypeError, ValueError) as error:
+        raise TrainingError(
+            f"{out}: its checkpoint's settings cannot be read ({error}): start again in another --out"
+        ) from None
+    fixed = {"train", "disc_width", "disc_layers"} & {k for k, v in wishes.items() if getattr(settings, k) != v}
+    if fixed:
+        raise TrainingError(f"{out}: {', '.join(sorted(fixed))} cannot change within a run: choose another --out")
+    return stored, dataclasses.replace(settings, **wishes)
 
 
-def _prepare_folder(out: Path, resume: bool) -> None:
+def _check(settings: TrainSettings, config: AutoencoderConfig) -> None:
+    if settings.crop % config.factor:
+        raise TrainingError(f"--crop {settings.crop}: must be a multiple of the model's factor {config.factor}")
+
+
+def _prepare_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
     except OSError as error:
-        raise OutputError(f"{out}: cannot be created ({error.strerror}): choose another --out") from None
-    if not resume and (out / CHECKPOINT_NAME).exists():
-        raise TrainingError(
-            f"{out}: holds another run's checkpoint: go on with it by --resume, or choose another --out"
-        )
+        raise OutputError(f"{out}: cannot be written to ({error.strerror}): choose another --out") from None
 
 
-def _start(
-    model: Autoencoder, pictures: Pictures, settings: TrainSettings, init: Path | None, say: Callable[[str], None]
-) -> None:
-    start_from_principal_components(model, pictures.train, settings.lambdas, settings.seed)
-    if init is not None:
-        read_metadata(init)
-        wanted = model.state_dict()
-        given = read_tensors(init, ["encoder", "analysis", "latent", "decoder"])
-        fitting = {name: t.float() for name, t in given.items() if name in wanted and wanted[name].shape == t.shape}
-        if not fitting:
-            raise TrainingError(f"{init}: none of its tensors fits the model to be trained")
-        model.load_state_dict(fitting, strict=False)
-        say(f"started {len(fitting)} of {len(wanted)} tensors from {init}")
-    if isinstance(model.latent, VqLatent):
-        start_codebooks(model.latent.quantizer, _latents(model, pictures, settings))
+def _say_what_was_found(pictures: Pictures, say: Callable[[str], None]) -> None:
+    say(f"{len(pictures.train)} pictures to train on, {len(pictures.held_out)} held out")
+    if pictures.skipped:
+        say(f"{len(pictures.skipped)} files skipped:")
+    for path, reason in pictures.skipped:
+        say(f"  {path}: {reason}")
 
 
-@torch.no_grad()
-def _latents(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> torch.Tensor:
-    """Latent vectors (P, C) of random crops, enough for k-means."""
-    wanted = 32 * model.config.codebook_size
-    vectors: list[torch.Tensor] = []
-    while sum(map(len, vectors)) < wanted:
-        pixels = batch_at(pictures.train, len(vectors), settings.batch, settings.crop, settings.seed + 1)
-        y = model.encoder(pixels.float() / 127.5 - 1)
-        vectors.append(y.permute(0, 2, 3, 1).reshape(-1, y.shape[1]))
-    return torch.cat(vectors)[:wanted]
+def read_config(path: Path) -> AutoencoderConfig:
+    """An architecture from a JSON file: the fields of AutoencoderConfig. Raises ModelError."""
+    try:
+        return AutoencoderConfig.from_json(path.read_text())
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None

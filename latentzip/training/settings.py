@@ -3,37 +3,57 @@
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
 
 from latentzip.errors import TrainingError
+from latentzip.training.discriminator import AdversarialForm
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Defaults are those of the built-in models; where they were measured is in docs/training.md."""
+    """Weights and shares have no unit; where the defaults were measured is in docs/training.md."""
 
     max_minutes: float | None = None
     max_steps: int | None = None
-    batch: int = 12
+    train: Literal["all", "decoder"] = "all"  # decoder: the latent space stays, and old files stay decodable
+    batch: int = 12  # crops a step, over all processes
     crop: int = 192
-    learning_rate: float = 2e-3
-    warmup_steps: int = 100
+    precision: Literal["bf16", "fp32"] = "bf16"  # of the networks' products; weights and losses are in float32
     seed: int = 0
-    # Lagrangian weights of the mean squared error (8-bit units, against bits per pixel) at rates 0 and 1
-    lambdas: tuple[float, float] = (0.0003, 0.006)
-    reconstruction_weight: float = 1.0
-    perceptual: str | None = None  # VGG16 trunk, a file; without it there is no perceptual loss
-    # beside the perceptual loss the reconstruction loss counts this much of its weight
-    reconstruction_share: float = 0.3
-    perceptual_weight: float = 0.25
-    perceptual_start: float = 0.2  # of the run
-    perceptual_crops: int = 3  # of each batch; the distance costs more than the networks
-    perceptual_crop: int = 128
-    commitment_weight: float = 0.01
-    codebook_decay: float = 0.99
-    freeze_encoder: bool = False  # decoder and codebooks alone learn
+    learning_rate: float = 4e-4
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int = 100
     gradient_clip: float = 1.0
     ema_decay: float = 0.999
+    # the encoder of a VQ model learns at this share of the rate: faster, its latents run away from their codes
+    vq_encoder_share: float = 0.05
+
+    # L_rec. Lagrangian weights of the squared error (8-bit units, against bits per pixel) at rates 0 and 1
+    lambdas: tuple[float, float] = (0.0003, 0.006)
+    reconstruction: Literal["mse", "l1"] = "mse"
+    reconstruction_share: float = 0.4  # beside the perceptual loss
+    # the perceptual part of L_rec, on parts of some of the batch's crops: it costs more than the networks
+    perceptual: str = "efficientnet"  # none, efficientnet, lpips, or a VGG16 trunk's file
+    perceptual_weight: float = 0.25
+    perceptual_start: float = 0.0  # of the run
+    perceptual_crops: int = 4
+    perceptual_crop: int = 128
+    # L_adv, on the same parts
+    adversarial: AdversarialForm = "hinge"
+    disc_weight: float = 0.5  # times the adaptive weight; 0: no discriminator
+    disc_start: float = 0.5  # of the run: when the autoencoder begins to see the discriminator
+    disc_lead: float = 0.1  # of the run: how long before that the discriminator learns alone
+    disc_learning_rate: float = 2e-4
+    disc_width: int = 32
+    disc_layers: int = 3
+    # L_reg
+    kl_weight: float = 1e-6  # to N(0, 1)
+    commitment_weight: float = 0.2  # at the middle of the lambdas
+    codebook_decay: float = 0.999
+
     cache_bytes: int = 4 << 30
     checkpoint_minutes: float = 4.0
 
@@ -47,8 +67,21 @@ class TrainSettings:
         by_minutes = minutes / self.max_minutes if self.max_minutes else 0.0
         return min(1.0, max(by_steps, by_minutes))
 
+    def autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def sees_discriminator(self, progress: float) -> bool:
+        return self.disc_weight > 0 and progress >= self.disc_start
+
+    def trains_discriminator(self, progress: float) -> bool:
+        return self.disc_weight > 0 and progress >= self.disc_start - self.disc_lead
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
+
+    def to_public_json(self) -> str:
+        """Without the folder in which the perceptual trunk lay: that is nobody's business."""
+        return dataclasses.replace(self, perceptual=Path(self.perceptual).name).to_json()
 
     @classmethod
     def from_json(cls, text: str) -> "TrainSettings":

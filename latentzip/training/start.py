@@ -1,18 +1,84 @@
-"""A start that is already a codec: the linear path of a `lite` model set to principal components."""
+"""Where a run starts: another model, nothing, or a start that is already a codec.
 
+That is the linear path of a `lite` model set to the principal components of the user's pictures.
+"""
+
+import itertools
 import math
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from latentzip.errors import TrainingError
 from latentzip.images import Pixels
-from latentzip.models.autoencoder import Autoencoder, KlLatent
+from latentzip.models.autoencoder import Autoencoder, KlLatent, NormalLatent, VqLatent
+from latentzip.training.codebook import start_codebooks
+from latentzip.training.data import Pictures, batch_at
+from latentzip.training.settings import TrainSettings
+from latentzip.zoo.checkpoints import read_metadata, read_tensors
+from latentzip.zoo.loading import locate
 
+PCA, RANDOM = "pca", "random"
 PATCHES = 30_000
 # For the Lagrangian bpp + lambda * MSE (8-bit units) at high rate, the best step is sqrt(26 / lambda): uniform
 # quantisation gives MSE = step**2 / 12, and a bit less per value costs four times the error.
 STEP_CONSTANT = 26.0
+LATENTS_PER_CODE, MOST_FROM_BATCH = 32, 8192  # for k-means
+START_LOG_VARIANCE = -6.0  # a deviation of a twentieth of the latents'
+
+
+def start(model: Autoencoder, pictures: Pictures, settings: TrainSettings, init: str) -> str:
+    """Give the model its first weights; returns what was done, in a line.
+
+    init: "pca", "random" (what the modules begin with), or a model, of which all tensors that fit are taken, the rest
+    as by "pca". Raises TrainingError or ModelError.
+    """
+    if init == RANDOM:
+        return "started from random weights"
+    taken: dict[str, Tensor] = {}
+    if init != PCA:
+        path = locate(init)
+        read_metadata(path)
+        wanted = model.state_dict()
+        given = read_tensors(path, ["encoder", "analysis", "latent", "decoder"])
+        taken = {name: t.float() for name, t in given.items() if name in wanted and wanted[name].shape == t.shape}
+        if not taken:
+            raise TrainingError(f"{path}: none of its tensors fits the model to be trained: choose another --init")
+        if settings.train == "decoder" and (lacking := _lacking(wanted, taken)):
+            raise TrainingError(
+                f"{path}: --train decoder keeps its latent space, but {lacking} does not fit: leave the options of the"
+                " architecture out"
+            )
+    elif settings.train == "decoder":
+        raise TrainingError("--train decoder needs a model whose latent space it keeps: give --init MODEL")
+    if len(taken) < len(model.state_dict()):
+        start_from_principal_components(model, pictures.train, settings.lambdas, settings.seed)
+    model.load_state_dict(taken, strict=False)
+    if isinstance(model.latent, VqLatent) and "latent.quantizer.codebooks" not in taken:
+        start_codebooks(model.latent.quantizer, _latents(model, pictures, settings))
+    if init == PCA:
+        return f"started from the principal components of {PATCHES} patches"
+    return f"started {len(taken)} of {len(model.state_dict())} tensors from {init}"
+
+
+def _lacking(wanted: dict[str, Tensor], taken: dict[str, Tensor]) -> str | None:
+    return next((name for name in wanted if not name.startswith("decoder.") and name not in taken), None)
+
+
+@torch.no_grad()
+def _latents(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> Tensor:
+    """Latent vectors (P, C) of random crops, enough for k-means."""
+    wanted = LATENTS_PER_CODE * model.config.codebook_size
+    vectors: list[Tensor] = []
+    for step in itertools.count():
+        pixels = batch_at(pictures.train, step, settings.batch, settings.crop, settings.seed + 1)
+        y = model.encoder(pixels.float() / 127.5 - 1)
+        vectors.append(y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])[torch.randperm(y[:, 0].numel())[:MOST_FROM_BATCH]])
+        if sum(map(len, vectors)) >= wanted:
+            break
+    return torch.cat(vectors)[:wanted]
 
 
 def start_from_principal_components(
@@ -21,29 +87,39 @@ def start_from_principal_components(
     """Set the linear transforms, the gains and the prior's scales.
 
     `lambdas` are the Lagrangian weights at rates 0 and 1; between them they are interpolated logarithmically. The
-    latent is scaled so that a step of 1 is right in the middle.
+    latent is scaled so that a step of 1 is right in the middle; where the prior is N(0, 1), to unit variance.
     """
     config = model.config
     patches = _random_patches(pictures, config.factor, seed)  # (N, 3 f f) in [-1, 1]
+    if config.latent_channels > patches.shape[1]:
+        raise TrainingError(
+            f"{config.latent_channels} latent channels are more than the {patches.shape[1]} principal components of"
+            f" {config.factor}x{config.factor} pixels: give the config fewer, or --init random"
+        )
     mean = patches.mean(0)
     variances, vectors = np.linalg.eigh(np.cov((patches - mean).T))
     order = np.argsort(variances)[::-1][: config.latent_channels]
-    basis, deviations = vectors[:, order].T, np.sqrt(variances[order])  # (C, 3 f f), (C,)
+    basis, deviations = vectors[:, order].T, np.sqrt(np.maximum(variances[order], 1e-6))  # (C, 3 f f), (C,)
 
     middle = math.sqrt(lambdas[0] * lambdas[1])
-    to_steps = 127.5 / math.sqrt(STEP_CONSTANT / middle)
+    scale = np.full((len(basis), 1), 127.5 / math.sqrt(STEP_CONSTANT / middle))
+    if isinstance(model.latent, NormalLatent):
+        scale = 1 / deviations[:, None]
     shape = (config.latent_channels, 3, config.factor, config.factor)
     average_color = mean.reshape(3, -1).mean(1)
+    encoder = model.encoder.linear
     with torch.no_grad():
-        model.encoder.linear.weight.copy_(torch.from_numpy(basis * to_steps).view(shape))
-        bias = -(basis.reshape(*shape[:2], -1).sum(2) * average_color).sum(1) * to_steps
-        model.encoder.linear.bias.copy_(torch.from_numpy(bias))  # type: ignore[union-attr]
-        model.decoder.linear.weight.copy_(torch.from_numpy(basis / to_steps).view(shape))
+        bias = -(basis.reshape(*shape[:2], -1).sum(2) * average_color).sum(1) * scale[:, 0]
+        assert encoder.bias is not None
+        # of a Gaussian posterior the means alone; its log variances are the same everywhere at first
+        encoder.weight.zero_()[: len(basis)] = torch.from_numpy(basis * scale).view(shape)
+        encoder.bias.fill_(START_LOG_VARIANCE)[: len(basis)] = torch.from_numpy(bias)
+        model.decoder.linear.weight.copy_(torch.from_numpy(basis / scale).view(shape))
         model.decoder.linear.bias.copy_(torch.from_numpy(average_color))  # type: ignore[union-attr]
         if isinstance(model.latent, KlLatent):
             gains = torch.linspace(-0.25, 0.25, config.gain_knots) * math.log(lambdas[1] / lambdas[0])
             model.latent.log_gain.copy_(gains[:, None].expand_as(model.latent.log_gain))
-            model.latent.prior.start_at(torch.from_numpy(deviations * to_steps * 0.5 + 0.05).float())
+            model.latent.prior.start_at(torch.from_numpy(deviations * scale[:, 0] * 0.5 + 0.05).float())
 
 
 def _random_patches(pictures: list[Pixels], side: int, seed: int) -> NDArray[np.float64]:

@@ -1,44 +1,75 @@
 """How a model in training does on pictures that it is not trained on."""
 
+import contextlib
 import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from latentzip.files import write_atomically
 from latentzip.images import Pixels
 from latentzip.models.autoencoder import Autoencoder
 from latentzip.training.losses import Objective
 
 MOST_PICTURES, SIDE = 8, 384
+RATES = (0.2, 0.5, 1.0)
+GRID_PICTURES, GRID_SIDE = 6, 256
+FOLDER = "validation"
 
 
-@torch.no_grad()
 def validate(
-    model: Autoencoder, averages: dict[str, Tensor], pictures: list[Pixels], objective: Objective, step: int
-) -> str:
-    """One line of figures at a low, a middle and a high rate, with the averaged weights, on central crops."""
-    if not pictures:
-        return f"step {step}  no pictures are held out for validation"
+    model: Autoencoder, averages: dict[str, Tensor], pictures: list[Pixels], objective: Objective
+) -> tuple[dict[str, Any], Pixels]:
+    """Figures at three rates with the averaged weights, on central crops, and a grid of pictures.
+
+    `score` is the objective without its adversarial part: smaller is better. The grid (H, W, 3) has a row for each
+    picture: the input, then its reconstructions, the lowest rate first.
+    """
     device = next(model.parameters()).device
+    crops = [_central_crop(pixels, model.config.factor).to(device) for pixels in pictures[:MOST_PICTURES]]
+    rows = [[_corner(x)] for x in crops[:GRID_PICTURES]]
+    figures = []
+    with _in_place_of(model, averages), torch.no_grad(), objective.settings.autocast(device):
+        for rate in model.config.served_rates(RATES):
+            at_rate = []
+            for i, x in enumerate(crops):
+                t = torch.tensor([rate], device=device)
+                out = model(x, t)
+                score, distance = objective.score(x, out, t)
+                error = (out.x_hat.clamp(-1, 1) - x).square().mean() * 127.5**2
+                at_rate.append(torch.stack([out.bpp[0], error, distance[0], score[0]]).float())
+                if i < GRID_PICTURES:
+                    rows[i].append(_corner(out.x_hat))
+            bpp, error, distance, score = torch.stack(at_rate).mean(0).tolist()
+            psnr = 10 * math.log10(255**2 / max(error, 1e-9))
+            figures.append({"rate": rate, "bpp": bpp, "psnr": psnr, "perceptual": distance, "score": score})
+    record = {"rates": figures, "score": sum(f["score"] for f in figures) / len(figures)}
+    return record, np.concatenate([np.concatenate(row, 1) for row in rows])
+
+
+def save_grid(out: Path, step: int, grid: Pixels) -> None:
+    """OUT/validation/STEP.png. Raises OutputError."""
+    (out / FOLDER).mkdir(exist_ok=True)
+    path = out / FOLDER / f"{step:08d}.png"
+    write_atomically(path, lambda file: Image.fromarray(grid).save(file, "PNG"), overwrite=True)
+
+
+@contextlib.contextmanager
+def _in_place_of(model: Autoencoder, averages: dict[str, Tensor]) -> Iterator[None]:
+    """The model holds the averages for a while, and is in evaluation mode."""
     current = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(averages)
     model.eval()
-    torch.manual_seed(0)
-    parts = []
-    for share in (0.2, 0.5, 1.0):
-        figures = []
-        for pixels in pictures[:MOST_PICTURES]:
-            x = _central_crop(pixels, model.config.factor).to(device)
-            with torch.autocast(device.type, torch.bfloat16):
-                out = model(x, torch.tensor([share], device=device))
-                distance = objective.perceptual(out.x_hat.clamp(-1, 1), x) if objective.perceptual else x.new_zeros(1)
-            error = (out.x_hat.clamp(-1, 1) - x).square().mean() * 127.5**2
-            figures.append(torch.stack([out.bpp[0], error, distance[0]]).float())
-        bpp, error, distance = torch.stack(figures).mean(0).tolist()
-        parts.append(f"{bpp:.3f} bpp {10 * math.log10(255**2 / error):.2f} dB perceptual {distance:.3f}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
     model.load_state_dict(current)
     model.train()
-    return f"step {step}  held out: " + " | ".join(parts)
 
 
 def _central_crop(pixels: Pixels, factor: int) -> Tensor:
@@ -47,3 +78,12 @@ def _central_crop(pixels: Pixels, factor: int) -> Tensor:
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
     window = torch.from_numpy(pixels[top : top + height, left : left + width].copy())
     return window.permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def _corner(x: Tensor) -> Pixels:
+    """(1, 3, H, W) about [-1, 1] -> (GRID_SIDE, GRID_SIDE, 3) uint8, filled up with grey."""
+    out = np.full((GRID_SIDE, GRID_SIDE, 3), 128, dtype=np.uint8)
+    levels = ((x[0, :, :GRID_SIDE, :GRID_SIDE].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    tile = levels.permute(1, 2, 0).cpu().numpy()
+    out[: tile.shape[0], : tile.shape[1]] = tile
+    return out

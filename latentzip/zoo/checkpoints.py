@@ -21,11 +21,12 @@ FINGERPRINT_BYTES = {"latent": 8, "decoder": 4}
 
 
 def fingerprint(config: AutoencoderConfig, tensors: dict[str, Tensor], part: str) -> bytes:
-    """Leading bytes of the SHA-256 over the config and the part's tensors, in the order of their names.
+    """Leading bytes of the SHA-256 over the kind of model and the part's tensors, in the order of their names.
 
-    part: "latent" (8 bytes: what the symbols of a file mean) or "decoder" (4 bytes: what pixels they become).
+    part: "latent" (8 bytes: what the symbols of a file mean) or "decoder" (4 bytes: what pixels they become). Of the
+    config only what the tensors do not show goes in: another decoder, deeper say, leaves the latent space what it was.
     """
-    digest = hashlib.sha256(config.to_json().encode())
+    digest = hashlib.sha256(f"lite {config.regularizer} f{config.factor}".encode())
     for name in sorted(n for n in tensors if n.startswith(part + ".")):
         tensor = tensors[name]
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latentzip.errors import ModelError
-from latentzip.models.autoencoder import KlLatent, VqLatent
+from latentzip.models.autoencoder import KlLatent, Latent, make_latent
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.lite import LiteDecoder, LiteEncoder
 from latentzip.models.prior import HyperAnalysis
@@ -22,7 +22,7 @@ class LoadedLatent:
 
     name: str
     config: AutoencoderConfig
-    latent: KlLatent | VqLatent
+    latent: Latent
     latent_fingerprint: bytes
     decoder_fingerprint: bytes
 
@@ -30,7 +30,7 @@ class LoadedLatent:
 @dataclass(frozen=True)
 class LoadedEncoder(LoadedLatent):
     encoder: LiteEncoder
-    analysis: HyperAnalysis | None  # KL models only
+    analysis: HyperAnalysis | None  # of models that learn their prior
     device: torch.device
 
 
@@ -42,11 +42,11 @@ class LoadedDecoder(LoadedLatent):
 
 def load_encoder(source: str | None, device: torch.device) -> LoadedEncoder:
     """`source`: name of a built-in model, weights file, run folder, or None for the default. Raises ModelError."""
-    path = _locate(source)
+    path = locate(source)
     parts = _load_parts(path, ["encoder", "analysis", "latent"])
     config = parts.config
     encoder = LiteEncoder(config)
-    analysis = HyperAnalysis(config) if config.regularizer == "kl" else None
+    analysis = HyperAnalysis(config) if config.learns_prior else None
     parts.fill(encoder, "encoder")
     if analysis is not None:
         parts.fill(analysis, "analysis")
@@ -73,7 +73,7 @@ def weights_for(latent: bytes, decoder: bytes, explicit: str | None) -> Path:
     Raises ModelError where they have another latent space, or none is known.
     """
     if explicit is not None:
-        path = _locate(explicit)
+        path = locate(explicit)
         found = read_metadata(path).get("latent_fingerprint", "unknown")
         if found != latent.hex():
             raise ModelError(
@@ -89,7 +89,11 @@ def weights_for(latent: bytes, decoder: bytes, explicit: str | None) -> Path:
     return entry.path
 
 
-def _locate(source: str | None) -> Path:
+def locate(source: str | None) -> Path:
+    """The weights file that a name of a built-in model, a path, a run folder or None (the default) stands for.
+
+    Raises ModelError where there is none.
+    """
     if source is None:
         return built_in()[0].path
     path = Path(source)
@@ -126,7 +130,7 @@ def _load_parts(path: Path, parts: list[str]) -> _Parts:
 
 
 def _load_latent(parts: _Parts) -> LoadedLatent:
-    latent = KlLatent(parts.config) if parts.config.regularizer == "kl" else VqLatent(parts.config)
+    latent = make_latent(parts.config)
     parts.fill(latent, "latent")
     prints = {}
     for part, length in FINGERPRINT_BYTES.items():

@@ -1,0 +1,84 @@
+"""How a training run shows itself: a live bar on a terminal, a plain line a minute elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Record = dict[str, Any]
+PLAIN_SECONDS = 60.0
+
+
+class PlainDisplay:
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __enter__(self) -> "PlainDisplay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def show(self, record: Record) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + PLAIN_SECONDS
+            self.say(
+                f"step {record['step']}  {record['minutes']:.1f} min ({record['progress']:.0%})  {describe(record)}"
+            )
+
+
+class LiveDisplay:
+    def __init__(self) -> None:
+        self._progress = Progress(
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=Console(stderr=True),
+        )
+        self._task = self._progress.add_task("", total=1.0)
+
+    def __enter__(self) -> "LiveDisplay":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def say(self, line: str) -> None:
+        self._progress.console.print(line, markup=False, highlight=False)
+
+    def show(self, record: Record) -> None:
+        self._progress.update(
+            self._task, completed=record["progress"], description=f"step {record['step']}  {describe(record)}"
+        )
+
+
+def training_display() -> PlainDisplay | LiveDisplay:
+    return LiveDisplay() if sys.stderr.isatty() else PlainDisplay()
+
+
+def describe(record: Record) -> str:
+    """The figures of a record in a line, those that do not apply left out."""
+    parts = [
+        f"{record['steps_per_second']:.2f} steps/s",
+        f"loss {record['total']:.3f}",
+        f"{record['bpp']:.3f} bpp",
+        f"{record['psnr']:.2f} dB",
+    ]
+    if record["perceptual"]:
+        parts.append(f"perceptual {record['perceptual']:.3f}")
+    if record["adversarial_weight"]:
+        parts.append(f"adversarial {record['adversarial']:.3f} x {record['adversarial_weight']:.3g}")
+    if "codebook_use" in record:
+        parts.append("codes " + "/".join(f"{share:.0%}" for share in record["codebook_use"]))
+    parts.append(f"lr {record['learning_rate']:.2g}")
+    return "  ".join(parts)

