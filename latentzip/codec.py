@@ -1,67 +1,126 @@
 """The main path: a picture in, a .lz file's bytes out, and back."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentzip.container import DEFAULT_QUALITY, Chunk, ChunkType, Container, Flag, Header, PayloadKind, pack, parse
+from latentzip.container import DEFAULT_QUALITY, MAX_LEVEL, Chunk, ChunkType, Container, Flag, Header, pack, parse
 from latentzip.errors import FormatError, ModelError
 from latentzip.images import Picture, Pixels
-from latentzip.models.autoencoder import KlLatent, NormalLatent
+from latentzip.models.autoencoder import KlLatent, VqLatent
 from latentzip.models.posterior import GaussianPosterior
-from latentzip.payload import pack_half, pack_kl, pack_vq, parse_latent, rate_of_quality
+from latentzip.payload import (
+    Parsed,
+    Payload,
+    dequantize,
+    level_of_quality,
+    pack_half,
+    pack_kl,
+    pack_vq,
+    parse_payload,
+    rate_of_level,
+    stages_of_quality,
+)
 from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, LoadedLatent
 
 # The networks see a picture in one piece, and memory grows with it.
 MAX_PIXELS = 100_000_000
 
 
-@torch.inference_mode()
-def encode_image(picture: Picture, model: LoadedEncoder, quality: int = DEFAULT_QUALITY) -> bytes:
+@dataclass(frozen=True)
+class Analysed:
+    """A picture after the encoder, ready to be written at any rate."""
+
+    latent: Tensor  # (1, C, h, w) float32; of a Gaussian posterior its mode
+    width: int
+    height: int
+    greyscale: bool
+
+
+def encode_image(
+    picture: Picture, model: LoadedEncoder, quality: int = DEFAULT_QUALITY, *, verify: bool = True
+) -> bytes:
     """Picture -> the bytes of a .lz file. quality: 1..100. Raises FormatError for a picture that is too large."""
-    _check_size(picture.pixels.shape[1], picture.pixels.shape[0])
-    x = _to_tensor(picture.pixels, model.config.factor)
-    y = model.encoder(x.to(model.device)).float()
-    if isinstance(model.latent, KlLatent):
-        assert model.analysis is not None
-        v = y * model.latent.gain(rate_of_quality(quality)).to(y.device)
-        kind, payload = PayloadKind.KL_PRIOR, pack_kl(model.latent, v.cpu(), model.analysis(v).cpu(), quality)
-    elif isinstance(model.latent, NormalLatent):
-        kind, payload = PayloadKind.KL_HALF, pack_half(GaussianPosterior(y.cpu()).mode)
-    else:
-        kind, payload = PayloadKind.VQ_FIXED, pack_vq(model.latent, y.cpu(), quality)
+    return write_latent(analyse(picture, model), model, level_for(model, quality), verify=verify)
+
+
+@torch.inference_mode()
+def analyse(picture: Picture, model: LoadedEncoder) -> Analysed:
+    """Run the encoder. Raises FormatError for a picture that is too large."""
+    height, width = picture.pixels.shape[:2]
+    _check_size(width, height)
+    y = model.encoder(_to_tensor(picture.pixels, model.config.factor).to(model.device)).float()
+    if model.config.prior == "normal":
+        y = GaussianPosterior(y).mode
+    return Analysed(y, width, height, picture.greyscale)
+
+
+def level_for(model: LoadedLatent, quality: int) -> int:
+    """Quality 1..100 -> the level that `write_latent` takes."""
+    if isinstance(model.latent, VqLatent):
+        return stages_of_quality(quality, model.latent.quantizer.stages)
+    return level_of_quality(quality)
+
+
+def levels(model: LoadedLatent) -> range:
+    """All levels of a model, from the smallest file to the best picture: a VQ model's stages, or 0..255, or one."""
+    if isinstance(model.latent, VqLatent):
+        return range(1, model.latent.quantizer.stages + 1)
+    return range(MAX_LEVEL + 1) if isinstance(model.latent, KlLatent) else range(1)
+
+
+@torch.inference_mode()
+def write_latent(analysed: Analysed, model: LoadedEncoder, level: int, *, verify: bool = True) -> bytes:
+    """What the encoder made -> the bytes of a .lz file.
+
+    `verify`: read the payload again and compare, so that no file leaves that cannot be read. Raises FormatError.
+    """
+    payload = _pack(analysed.latent, model, level)
     header = Header(
-        kind=kind,
-        flags=Flag.GREYSCALE if picture.greyscale else Flag(0),
-        width=picture.pixels.shape[1],
-        height=picture.pixels.shape[0],
+        kind=payload.kind,
+        flags=Flag.GREYSCALE if analysed.greyscale else Flag(0),
+        width=analysed.width,
+        height=analysed.height,
         latent_fingerprint=model.latent_fingerprint,
         decoder_fingerprint=model.decoder_fingerprint,
     )
-    return pack(Container(header, (Chunk(ChunkType.SCAN, payload),)))
+    container = Container(header, tuple(Chunk(ChunkType.SCAN, scan) for scan in payload.scans))
+    if verify and not torch.equal(read_symbols(container, model).symbols, payload.symbols):
+        raise FormatError("the latent that was written is not the one that is read again: please report this")
+    return pack(container)
 
 
-@torch.inference_mode()
+def _pack(y: Tensor, model: LoadedEncoder, level: int) -> Payload:
+    latent = model.latent
+    if isinstance(latent, KlLatent):
+        assert model.analysis is not None
+        v = y * latent.gain(rate_of_level(level)).to(y.device)
+        return pack_kl(latent, v.cpu(), model.analysis(v).cpu(), level)
+    return pack_vq(latent, y.cpu(), level) if isinstance(latent, VqLatent) else pack_half(y.cpu())
+
+
 def decode_image(data: bytes, load: Callable[[Header], LoadedDecoder]) -> Picture:
     """The bytes of a .lz file -> picture. `load` gives the model that the header asks for.
 
     Raises FormatError for bytes that are not a whole, undamaged file, and ModelError for the wrong model.
     """
     container = parse(data)
-    header = container.header
-    model = load(header)
-    latent, rate = read_latent(container, model)
-    x_hat = model.decoder(latent.to(model.device), rate.to(model.device)).cpu()
-    pixels = _to_pixels(x_hat)[: header.height, : header.width]
-    return Picture(pixels, greyscale=bool(header.flags & Flag.GREYSCALE))
+    model = load(container.header)
+    return paint(container.header, read_symbols(container, model), model)
 
 
 @torch.inference_mode()
-def read_latent(container: Container, model: LoadedLatent) -> tuple[Tensor, Tensor]:
-    """The latent (1, C, H/f, W/f) float32 that a file holds, and its rate (1,). Raises FormatError or ModelError."""
+def read_symbols(
+    container: Container, model: LoadedLatent, *, partial: bool = False, most_parts: int | None = None
+) -> Parsed:
+    """The symbols that a file holds. Raises FormatError or ModelError.
+
+    `partial`: take what has arrived of a file that was cut short; `most_parts`: and no more parts than that.
+    """
     header = container.header
     if header.latent_fingerprint != model.latent_fingerprint:
         raise ModelError(
@@ -70,7 +129,17 @@ def read_latent(container: Container, model: LoadedLatent) -> tuple[Tensor, Tens
         )
     _check_size(header.width, header.height)
     size = (-(-header.height // model.config.factor), -(-header.width // model.config.factor))
-    return parse_latent(header.kind, model.latent, container.only(ChunkType.SCAN), size)
+    scans = [chunk.payload for chunk in container.chunks if chunk.type == ChunkType.SCAN]
+    return parse_payload(header.kind, model.latent, scans, size, partial=partial, most_parts=most_parts)
+
+
+@torch.inference_mode()
+def paint(header: Header, parsed: Parsed, model: LoadedDecoder) -> Picture:
+    """Run the decoder on a file's symbols."""
+    latent = dequantize(model.latent, parsed)
+    x_hat = model.decoder(latent.to(model.device), parsed.rate.to(model.device)).cpu()
+    pixels = _to_pixels(x_hat)[: header.height, : header.width]
+    return Picture(pixels, greyscale=bool(header.flags & Flag.GREYSCALE))
 
 
 def _check_size(width: int, height: int) -> None:

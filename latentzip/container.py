@@ -14,6 +14,7 @@ HEADER = struct.Struct("<8sBBBBHH8s4sI")
 CRC = struct.Struct("<I")
 MAX_SIDE = 65535
 MAX_QUALITY, DEFAULT_QUALITY = 100, 50
+MAX_LEVEL = 255  # of a KL payload: finer than quality, so that a wanted size can be met
 MAX_CHUNKS = 255
 MAX_CHUNK_BYTES = 2**28 - 1  # four bytes of LEB128
 FIRST_OPTIONAL_CHUNK = 128
@@ -72,13 +73,6 @@ class Container:
     header: Header
     chunks: tuple[Chunk, ...]
 
-    def only(self, chunk_type: ChunkType) -> bytes:
-        """The payload of the one chunk of a type. Raises FormatError where there is none or several."""
-        found = [chunk.payload for chunk in self.chunks if chunk.type == chunk_type]
-        if len(found) != 1:
-            raise FormatError(f"has {len(found)} {chunk_type.name} chunks where one is needed: the file is damaged")
-        return found[0]
-
 
 def pack(container: Container) -> bytes:
     """Container -> bytes. Raises FormatError for what the format cannot hold."""
@@ -94,13 +88,21 @@ def pack(container: Container) -> bytes:
     return head + CRC.pack(zlib.crc32(head)) + b"".join(map(_pack_chunk, container.chunks))
 
 
-def parse(data: bytes) -> Container:
-    """Bytes -> container, every byte accounted for. Raises FormatError, or TruncatedError for a file cut short."""
+def parse(data: bytes, *, partial: bool = False) -> Container:
+    """Bytes -> container, every byte accounted for. Raises FormatError, or TruncatedError for a file cut short.
+
+    `partial`: of a file that was cut after its header, the chunks that have arrived whole.
+    """
     header, count = _parse_header(data)
-    chunks = []
+    chunks: list[Chunk] = []
     offset = HEADER.size
     for _ in range(count):
-        chunk, offset = _parse_chunk(data, offset)
+        try:
+            chunk, offset = _parse_chunk(data, offset)
+        except TruncatedError:
+            if not partial:
+                raise
+            return Container(header, tuple(chunks))
         chunks.append(chunk)
     if offset != len(data):
         raise FormatError(f"has {len(data) - offset} bytes after its end: the file is damaged, or two were joined")
@@ -142,7 +144,9 @@ def _parse_chunk(data: bytes, start: int) -> tuple[Chunk, int]:
     length, offset = _parse_leb128(data, start + 1)
     end = offset + length + CRC.size
     if end > len(data):
-        raise TruncatedError(f"ends after {len(data)} bytes where at least {end} are needed: get the file again")
+        raise TruncatedError(
+            f"ends after {len(data)} bytes where at least {end} are needed: get the file again, or --partial"
+        )
     body = data[start : offset + length]
     if CRC.unpack_from(data, offset + length)[0] != zlib.crc32(body):
         raise FormatError(f"the checksum at byte {offset + length} does not fit: the file is damaged, get it again")

@@ -1,19 +1,55 @@
-"""Latents to bytes and back, for every kind of latent. docs/format.md describes each payload."""
+"""Latents to bytes and back, for every kind of latent. docs/format.md describes each payload.
+
+A payload has parts, the most important first: a VQ model's stages, or the channel groups of a KL prior. Each makes the
+picture better, and the first alone is enough for one. Every part is a scan of its own, or, where that would not pay,
+all of them are one scan.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from latentzip.container import MAX_QUALITY, PayloadKind
+from latentzip.container import MAX_LEVEL, MAX_QUALITY, PayloadKind
 from latentzip.entropy.coder import ESCAPE_LIMIT, SymbolDecoder, SymbolEncoder
 from latentzip.errors import FormatError, ModelError
 from latentzip.models.autoencoder import KlLatent, Latent, NormalLatent, VqLatent
 from latentzip.models.prior import HYPER_STRIDE, coded_index, coded_mean
 
+SPLIT_FROM = 8192  # bytes; a scan more costs 8 to 16 of them
 
-def rate_of_quality(quality: int) -> Tensor:
-    """Quality 1..100 -> rate (1,) in [0, 1]."""
-    return torch.tensor([(quality - 1) / (MAX_QUALITY - 1)])
+
+@dataclass(frozen=True)
+class Payload:
+    """scans: bytes, the most important first; symbols: what they stand for, as `parse_payload` gives it."""
+
+    kind: PayloadKind
+    scans: list[bytes]
+    symbols: Tensor
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """symbols: VQ indices (1, S, h, w) int64, KL values in steps (1, C, h, w) float64, or a half-precision latent.
+
+    rate: the decoder's, (1,) in [0, 1]. parts: how many of the payload's parts are in the symbols, of how many in all.
+    """
+
+    symbols: Tensor
+    rate: Tensor
+    parts: tuple[int, int]
+
+
+def level_of_quality(quality: int) -> int:
+    """Quality 1..100 -> level of a KL payload, 0..255."""
+    return round((quality - 1) / (MAX_QUALITY - 1) * MAX_LEVEL)
+
+
+def rate_of_level(level: int) -> Tensor:
+    """Level 0..255 -> rate (1,) in [0, 1]."""
+    return torch.tensor([level / MAX_LEVEL])
 
 
 def stages_of_quality(quality: int, stages: int) -> int:
@@ -21,70 +57,133 @@ def stages_of_quality(quality: int, stages: int) -> int:
     return -(-quality * stages // MAX_QUALITY)
 
 
-def pack_vq(latent: VqLatent, y: Tensor, quality: int) -> bytes:
+def dequantize(latent: Latent, parsed: Parsed) -> Tensor:
+    """What the decoder takes: latent (1, C, h, w) float32."""
+    if isinstance(latent, VqLatent):
+        return latent.quantizer.decode(parsed.symbols)
+    if isinstance(latent, KlLatent):
+        return parsed.symbols.float() / latent.gain(parsed.rate)
+    return parsed.symbols
+
+
+def parse_payload(
+    kind: PayloadKind,
+    latent: Latent,
+    scans: Sequence[bytes],
+    size: tuple[int, int],
+    *,
+    partial: bool = False,
+    most_parts: int | None = None,
+) -> Parsed:
+    """Scans of any kind -> symbols. size: (h, w) of the latent. Raises FormatError or ModelError.
+
+    Scans may be missing at the end where `partial` is set. Of more parts than `most_parts` the rest is passed over.
+    """
+    if not scans:
+        raise FormatError("has no whole scan: nothing of the picture has arrived")
+    if kind == PayloadKind.VQ_FIXED and isinstance(latent, VqLatent):
+        return _parse_vq(latent, scans, size, partial, most_parts)
+    if kind == PayloadKind.KL_PRIOR and isinstance(latent, KlLatent):
+        return _parse_kl(latent, scans, size, partial, most_parts)
+    if kind == PayloadKind.KL_HALF and isinstance(latent, NormalLatent):
+        return _parse_half(scans, len(latent.mean), size)
+    raise ModelError(f"its payload is of kind {kind.name}, which this model cannot decode: the file is damaged")
+
+
+def _check_scans(scans: Sequence[bytes], parts: int, partial: bool) -> int:
+    """How many scans there should be, by the first byte of the first: one, or one for each part."""
+    if len(scans[0]) < 2 or scans[0][0] not in (1, parts):
+        raise FormatError("the head of its payload is not valid: the file is damaged")
+    wanted = scans[0][0]
+    if len(scans) > wanted or (len(scans) < wanted and not partial):
+        raise FormatError(f"has {len(scans)} scans where {wanted} are needed: the file is damaged")
+    return wanted
+
+
+def pack_vq(latent: VqLatent, y: Tensor, stages: int) -> Payload:
     """Kind 1. y: the encoder's latent (1, C, h, w) float32."""
-    quantizer = latent.quantizer
-    stages = stages_of_quality(quality, quantizer.stages)
-    indices = quantizer.search(y, stages)[0].numpy()
+    indices = latent.quantizer.search(y, stages)
     width = _index_bits(latent)
-    bits = (indices.reshape(-1, 1) >> np.arange(width - 1, -1, -1)) & 1
-    return bytes([stages]) + np.packbits(bits.astype(np.uint8).reshape(-1)).tobytes()
+    bits = (indices[0].numpy().reshape(stages, -1, 1) >> np.arange(width - 1, -1, -1)) & 1
+    parts = [np.packbits(stage.astype(np.uint8).reshape(-1)).tobytes() for stage in bits]
+    if sum(map(len, parts)) < SPLIT_FROM:
+        parts = [b"".join(parts)]
+    parts[0] = bytes([len(parts), stages]) + parts[0]
+    return Payload(PayloadKind.VQ_FIXED, parts, indices)
 
 
-def parse_vq_indices(latent: VqLatent, data: bytes, size: tuple[int, int]) -> Tensor:
-    """Kind 1 -> indices (1, S, h, w) int64. size: (h, w). Raises FormatError."""
-    quantizer = latent.quantizer
-    stages = data[0] if data else 0
-    if not 1 <= stages <= quantizer.stages:
-        raise FormatError(f"has {stages} stages where the model has {quantizer.stages}: the file is damaged")
-    width = _index_bits(latent)
-    count = stages * size[0] * size[1]
-    if len(data) - 1 != -(-count * width // 8):
+def _parse_vq(
+    latent: VqLatent, scans: Sequence[bytes], size: tuple[int, int], partial: bool, most_parts: int | None
+) -> Parsed:
+    stages = scans[0][1] if len(scans[0]) > 1 else 0
+    if not 1 <= stages <= latent.quantizer.stages:
+        raise FormatError(f"has {stages} stages where the model has {latent.quantizer.stages}: the file is damaged")
+    wanted = _check_scans(scans, stages, partial)
+    width, count = _index_bits(latent), size[0] * size[1]
+    part_bytes = -(-count * width // 8)
+    data = b"".join((scans[0][2:], *scans[1:]))
+    here = stages if wanted == 1 else len(scans)
+    if len(data) != here * part_bytes or any(len(scan) != part_bytes for scan in scans[1:]):
         raise FormatError("its latent has another length than its size asks for: the file is damaged")
-    bits = np.unpackbits(np.frombuffer(data, np.uint8, offset=1))
-    if bits[count * width :].any():
+    here = min(here, most_parts or here)
+    bits = np.unpackbits(np.frombuffer(data, np.uint8)).reshape(-1, 8 * part_bytes)[:here]
+    if bits[:, count * width :].any():
         raise FormatError("has bits set after its last index: the file is damaged")
-    indices = bits[: count * width].reshape(-1, width).astype(np.int64) @ (1 << np.arange(width - 1, -1, -1))
-    if indices.max() >= quantizer.codebooks.shape[1]:
+    indices = bits[:, : count * width].reshape(here, -1, width).astype(np.int64) @ (1 << np.arange(width - 1, -1, -1))
+    if indices.max() >= latent.quantizer.codebooks.shape[1]:
         raise FormatError("has an index outside the codebook: the file is damaged")
-    return torch.from_numpy(indices).view(1, stages, *size)
+    rate = torch.tensor([here / latent.quantizer.stages])
+    return Parsed(torch.from_numpy(indices).view(1, here, *size), rate, (here, stages))
 
 
 def _index_bits(latent: VqLatent) -> int:
     return (latent.quantizer.codebooks.shape[1] - 1).bit_length()
 
 
-def pack_kl(latent: KlLatent, v: Tensor, hyperlatent: Tensor, quality: int) -> bytes:
+def pack_kl(latent: KlLatent, v: Tensor, hyperlatent: Tensor, level: int) -> Payload:
     """Kind 3. v: (1, C, h, w) in steps (latent times gain); hyperlatent: (1, Ch, ceil(h/4), ceil(w/4)). float32."""
-    encoder = SymbolEncoder(latent.scale_table.numpy())
+    groups = torch.split(v, list(latent.prior.groups), 1)
+    parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in groups]  # (symbols, scale indices), flat
 
-    def code(values: Tensor, mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+    def code(part: int, values: Tensor, mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
         symbols = torch.round(values.double() - mean).clamp(-ESCAPE_LIMIT, ESCAPE_LIMIT - 1)
-        encoder.encode(symbols[:, :, mask].flatten().int().numpy(), index[:, :, mask].flatten().numpy())
+        parts[part].append((symbols[:, :, mask].flatten(), index[:, :, mask].flatten()))
         return symbols + mean
 
     everywhere = torch.ones(hyperlatent.shape[2:], dtype=torch.bool)
     index = coded_index(latent.prior.hyper_index)[None, :, None, None].expand_as(hyperlatent)
-    z = code(hyperlatent, torch.zeros(1, dtype=torch.float64), index, everywhere)
+    z = code(0, hyperlatent, torch.zeros(1, dtype=torch.float64), index, everywhere)
+    passes = iter([(part, group) for part, group in enumerate(groups) for _ in range(2)])
 
-    groups = torch.split(v, list(latent.prior.groups), 1)
-    targets = iter([group for group in groups for _ in range(2)])
-    latent.prior.sweep(
-        z,
-        (v.shape[2], v.shape[3]),
-        lambda mean, index, mask: code(next(targets), coded_mean(mean), coded_index(index), mask),
-    )
-    return bytes([quality]) + encoder.finish()
+    def code_pass(mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+        part, group = next(passes)
+        return code(part, group, coded_mean(mean), coded_index(index), mask)
+
+    coded = latent.prior.sweep(z, (v.shape[2], v.shape[3]), code_pass)
+    scans = [_range_coded(latent, [step for part in parts for step in part])]
+    if len(scans[0]) >= SPLIT_FROM:
+        scans = [_range_coded(latent, part) for part in parts]
+    scans[0] = bytes([len(scans), level]) + scans[0]
+    return Payload(PayloadKind.KL_PRIOR, scans, coded)
 
 
-def parse_kl(latent: KlLatent, data: bytes, size: tuple[int, int]) -> tuple[Tensor, int]:
-    """Kind 3 -> latent in steps (1, C, h, w) float64, the same on every machine, and quality. Raises FormatError."""
-    quality = data[0] if data else 0
-    if not 1 <= quality <= MAX_QUALITY:
-        raise FormatError(f"has quality {quality}, outside 1 to {MAX_QUALITY}: the file is damaged")
-    decoder = SymbolDecoder(data[1:], latent.scale_table.numpy())
+def _range_coded(latent: KlLatent, steps: list[tuple[Tensor, Tensor]]) -> bytes:
+    encoder = SymbolEncoder(latent.scale_table.numpy())
+    for symbols, index in steps:
+        encoder.encode(symbols.int().numpy(), index.numpy())
+    return encoder.finish()
 
-    def code(mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+
+def _parse_kl(
+    latent: KlLatent, scans: Sequence[bytes], size: tuple[int, int], partial: bool, most_parts: int | None
+) -> Parsed:
+    """Values in steps, the same on every machine. What is not there is what the prior expects."""
+    groups = len(latent.prior.groups)
+    wanted = _check_scans(scans, groups, partial)
+    decoders = [SymbolDecoder(data, latent.scale_table.numpy()) for data in (scans[0][2:], *scans[1:])]
+    here = min(groups if wanted == 1 else len(scans), most_parts or groups)
+
+    def code(decoder: SymbolDecoder, mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
         values = torch.zeros(index.shape, dtype=torch.float64)
         symbols = torch.from_numpy(decoder.decode(index[:, :, mask].flatten().numpy()))
         values[:, :, mask] = symbols.double().view(*index.shape[:2], -1)
@@ -93,39 +192,33 @@ def parse_kl(latent: KlLatent, data: bytes, size: tuple[int, int]) -> tuple[Tens
     channels = latent.prior.hyper_index.numel()
     shape = (1, channels, *(-(-side // HYPER_STRIDE) for side in size))
     index = coded_index(latent.prior.hyper_index)[None, :, None, None].expand(shape)
-    z = code(torch.zeros(1, dtype=torch.float64), index, torch.ones(shape[2:], dtype=torch.bool))
-    v = latent.prior.sweep(z, size, lambda mean, index, mask: code(coded_mean(mean), coded_index(index), mask))
-    decoder.finish()
-    return v, quality
+    z = code(decoders[0], torch.zeros(1, dtype=torch.float64), index, torch.ones(shape[2:], dtype=torch.bool))
+    passes = iter([part for part in range(groups) for _ in range(2)])
+
+    def code_pass(mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+        part = next(passes)
+        if part >= here:
+            return coded_mean(mean)
+        return code(decoders[0 if wanted == 1 else part], coded_mean(mean), coded_index(index), mask)
+
+    v = latent.prior.sweep(z, size, code_pass)
+    for decoder in decoders[:here] if here == groups or wanted > 1 else []:
+        decoder.finish()
+    return Parsed(v, rate_of_level(scans[0][1]), (here, groups))
 
 
-def pack_half(mode: Tensor) -> bytes:
+def pack_half(mode: Tensor) -> Payload:
     """Kind 5. mode: the posterior's (1, C, h, w) float32. Raises FormatError for values beyond half precision."""
-    half = mode.half().numpy().astype("<f2")
-    if not np.isfinite(half).all():
+    half = mode.half()
+    if not torch.isfinite(half).all():
         raise FormatError("has latents that half precision cannot hold: take another model")
-    return half.tobytes()
+    return Payload(PayloadKind.KL_HALF, [half.numpy().astype("<f2").tobytes()], half.float())
 
 
-def parse_half(data: bytes, channels: int, size: tuple[int, int]) -> Tensor:
-    """Kind 5 -> latent (1, C, h, w) float32. Raises FormatError."""
-    if len(data) != 2 * channels * size[0] * size[1]:
+def _parse_half(scans: Sequence[bytes], channels: int, size: tuple[int, int]) -> Parsed:
+    if len(scans) != 1 or len(scans[0]) != 2 * channels * size[0] * size[1]:
         raise FormatError("its latent has another length than its size asks for: the file is damaged")
-    half = np.frombuffer(data, "<f2").astype(np.float32)
+    half = np.frombuffer(scans[0], "<f2").astype(np.float32)
     if not np.isfinite(half).all():
         raise FormatError("has values in its latent that are no numbers: the file is damaged")
-    return torch.from_numpy(half).view(1, channels, *size)
-
-
-def parse_latent(kind: PayloadKind, latent: Latent, data: bytes, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Any kind -> latent (1, C, h, w) float32 and rate (1,) in [0, 1]. Raises FormatError or ModelError."""
-    if kind == PayloadKind.VQ_FIXED and isinstance(latent, VqLatent):
-        indices = parse_vq_indices(latent, data, size)
-        return latent.quantizer.decode(indices), torch.tensor([indices.shape[1] / latent.quantizer.stages])
-    if kind == PayloadKind.KL_PRIOR and isinstance(latent, KlLatent):
-        v, quality = parse_kl(latent, data, size)
-        rate = rate_of_quality(quality)
-        return v.float() / latent.gain(rate), rate
-    if kind == PayloadKind.KL_HALF and isinstance(latent, NormalLatent):
-        return parse_half(data, len(latent.mean), size), torch.ones(1)
-    raise ModelError(f"its payload is of kind {kind.name}, which this model cannot decode: the file is damaged")
+    return Parsed(torch.from_numpy(half).view(1, channels, *size), torch.ones(1), (1, 1))

@@ -24,6 +24,7 @@ FLOORS = {
     "payload": 4,
     "training": 5,
     "codec": 5,
+    "rate": 6,
     "cli": 7,
     "__main__": 8,
 }

@@ -156,11 +156,45 @@ def test_transparency_is_never_dropped(cli: Cli, tmp_path: Path) -> None:
     assert listing(tmp_path) == ["a.png"]
 
 
+@pytest.mark.parametrize("model", ["kl-f16", "vq-f16"])
+def test_a_wanted_size_is_met_from_below(cli: Cli, tmp_path: Path, model: str) -> None:
+    out = tmp_path / "c.lz"
+    for option, value, limit in (("--size", "4KB", 4000), ("--bpp", 0.15, int(0.15 * 451 * 300 / 8))):
+        result = cli("encode", IMAGES / "chelsea.png", "-m", model, option, value, "-o", out, "-f", "--json")
+        assert result.code == 0, result.err
+        size = json.loads(result.out)["files"][0]["output_bytes"]
+        assert size == out.stat().st_size
+        # a KL model comes within a level of it; a VQ model has but its stages
+        assert (0.97 if model == "kl-f16" else 0.6) * limit < size <= limit
+    result = cli("encode", IMAGES / "chelsea.png", "-m", model, "--size", 100, "-o", tmp_path / "d.lz")
+    assert (result.code, "cannot be made as small as 100 bytes" in result.err) == (1, True)
+    assert cli("encode", IMAGES / "chelsea.png", "--size", 100, "-q", 5).code == 2
+    assert listing(tmp_path) == ["c.lz"]
+
+
+def test_files_that_were_cut_short(cli: Cli, tmp_path: Path) -> None:
+    """Refused, and on request decoded as far as they go; a whole file as far as one asks for."""
+    lz, out = tmp_path / "c.lz", tmp_path / "c.png"
+    assert cli("encode", IMAGES / "coffee.png", "-q", 100, "-o", lz).code == 0
+    data = lz.read_bytes()
+    assert cli("decode", lz, "--scans", 1, "-o", out).code == 0
+    first_alone = out.read_bytes()
+    lz.write_bytes(data[:-5])
+    result = cli("decode", lz, "-o", out, "-f")
+    assert (result.code, "get the file again, or --partial" in result.err) == (1, True)
+    assert out.read_bytes() == first_alone
+    result = cli("decode", lz, "--partial", "-o", out, "-f")
+    assert (result.code, "1 of 2 scans" in result.err) == (0, True)
+    assert out.read_bytes() == first_alone
+    lz.write_bytes(data[:100])
+    assert "nothing of the picture has arrived" in cli("decode", lz, "--partial", "-o", out, "-f").err
+
+
 def test_interrupts_exit_with_130(cli: Cli, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("latentzip.codec.encode_image", interrupt)
+    monkeypatch.setattr("latentzip.codec.analyse", interrupt)
     result = cli("encode", picture)
     assert result.code == 130
     assert listing(picture.parent) == ["picture.png"]

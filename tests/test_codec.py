@@ -8,12 +8,13 @@ import pytest
 import torch
 from conftest import TINY_KL, TINY_VQ, noise_picture, tiny_model
 
-from latentzip.codec import decode_image, encode_image, read_latent
+from latentzip import codec
+from latentzip.codec import analyse, decode_image, encode_image, levels, paint, read_symbols, write_latent
 from latentzip.container import ChunkType, Container, Header, PayloadKind, pack, parse
 from latentzip.errors import FormatError, ModelError
 from latentzip.images import Picture
 from latentzip.models.autoencoder import KlLatent, VqLatent
-from latentzip.payload import parse_kl, parse_latent, parse_vq_indices, stages_of_quality
+from latentzip.payload import dequantize, parse_payload, stages_of_quality
 from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, load_decoder, load_encoder
 
 CPU = torch.device("cpu")
@@ -42,9 +43,10 @@ def test_the_file_holds_exactly_the_quantised_latent(tiny_weights: dict[str, Pat
     picture = noise_picture(48, 32)
     x = torch.from_numpy(picture.pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     y = encoder.encoder(x)
-    latent, rate = read_latent(parse(encode_image(picture, encoder, quality)), decoder)
+    parsed = read_symbols(parse(encode_image(picture, encoder, quality)), decoder)
+    latent, rate = dequantize(decoder.latent, parsed), parsed.rate
     if isinstance(decoder.latent, KlLatent):
-        assert rate.item() == pytest.approx((quality - 1) / 99)
+        assert rate.item() == pytest.approx((quality - 1) / 99, abs=1 / 510)
         steps = (latent - y) * decoder.latent.gain(rate)
         assert steps.abs().max() <= 0.5 + 1e-3  # means of a sixteenth shift nothing: they are added back
         assert steps.abs().mean() > 0.1
@@ -77,7 +79,7 @@ def test_symbols_do_not_depend_on_threads(tiny_weights: dict[str, Path], kind: s
     latents = []
     for count in (1, 2):
         torch.set_num_threads(count)
-        latents.append(read_latent(container, decoder)[0])
+        latents.append(read_symbols(container, decoder).symbols)
     torch.set_num_threads(threads)
     assert torch.equal(*latents)
 
@@ -94,6 +96,11 @@ def test_the_wrong_model_is_refused(tiny_weights: dict[str, Path]) -> None:
         decode_image(data, lambda header: load_decoder(tiny_weights["vq"], CPU))
 
 
+def scan_of(container: Container) -> bytes:
+    (scan,) = (chunk.payload for chunk in container.chunks if chunk.type == ChunkType.SCAN)
+    return scan
+
+
 def with_payload(container: Container, payload: bytes, **changes: object) -> bytes:
     header = dataclasses.replace(container.header, **changes)
     return pack(Container(header, (dataclasses.replace(container.chunks[0], payload=payload),)))
@@ -104,7 +111,7 @@ def test_payloads_with_fitting_checksums_but_wrong_contents(tiny_weights: dict[s
     """What only a hostile or faulty writer makes: our error, or some picture, and never anything else."""
     encoder, decoder = pair(tiny_weights[kind])
     original = parse(encode_image(noise_picture(40, 40), encoder))
-    payload = original.only(ChunkType.SCAN)
+    payload = scan_of(original)
     rng = np.random.default_rng(0)
     refused = 0
     for attempt in range(150):
@@ -124,7 +131,7 @@ def test_payloads_with_fitting_checksums_but_wrong_contents(tiny_weights: dict[s
 def test_a_payload_of_the_other_kind_is_refused(tiny_weights: dict[str, Path]) -> None:
     encoder, decoder = pair(tiny_weights["vq"])
     original = parse(encode_image(noise_picture(40, 40), encoder))
-    data = with_payload(original, original.only(ChunkType.SCAN), kind=PayloadKind.KL_PRIOR)
+    data = with_payload(original, scan_of(original), kind=PayloadKind.KL_PRIOR)
     with pytest.raises(ModelError, match="KL_PRIOR"):
         decode_image(data, lambda header: decoder)
 
@@ -132,7 +139,7 @@ def test_a_payload_of_the_other_kind_is_refused(tiny_weights: dict[str, Path]) -
 def test_absurd_sizes_are_refused_before_memory_is_taken(tiny_weights: dict[str, Path]) -> None:
     encoder, decoder = pair(tiny_weights["kl"])
     original = parse(encode_image(noise_picture(16, 16), encoder))
-    bomb = with_payload(original, original.only(ChunkType.SCAN), width=65535, height=65535)
+    bomb = with_payload(original, scan_of(original), width=65535, height=65535)
     with pytest.raises(FormatError, match="65535x65535"):
         decode_image(bomb, lambda header: decoder)
 
@@ -140,24 +147,27 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(tiny_weights: dict[str,
 def test_vq_indices_outside_the_codebook_are_refused() -> None:
     latent = tiny_model(TINY_VQ).latent
     assert isinstance(latent, VqLatent)
-    assert parse_vq_indices(latent, bytes([1, 19 << 3]), (1, 1)).tolist() == [[[[19]]]]  # 20 codes, 5 bits
+
+    def symbols(last: int) -> list[object]:
+        scans = [bytes([1, 1, last])]
+        return parse_payload(PayloadKind.VQ_FIXED, latent, scans, (1, 1)).symbols.tolist()
+
+    assert symbols(19 << 3) == [[[[19]]]]  # 20 codes, 5 bits
     with pytest.raises(FormatError, match="outside the codebook"):
-        parse_vq_indices(latent, bytes([1, 20 << 3]), (1, 1))
+        symbols(20 << 3)
     with pytest.raises(FormatError, match="after its last index"):
-        parse_vq_indices(latent, bytes([1, 19 << 3 | 1]), (1, 1))
+        symbols(19 << 3 | 1)
 
 
 def test_every_truncation_of_a_payload_is_noticed_or_decodes(tiny_weights: dict[str, Path]) -> None:
     latent = load_decoder(tiny_weights["kl"], CPU).latent
     encoder = load_encoder(str(tiny_weights["kl"]), CPU)
-    payload = parse(encode_image(noise_picture(48, 48), encoder)).only(ChunkType.SCAN)
+    payload = scan_of(parse(encode_image(noise_picture(48, 48), encoder)))
     assert isinstance(latent, KlLatent)
-    whole, _ = parse_kl(latent, payload, (3, 3))
     for length in range(1, len(payload)):
-        if (length - 1) % 4:
-            with pytest.raises(FormatError, match="whole number of words"):
-                parse_latent(PayloadKind.KL_PRIOR, latent, payload[:length], (3, 3))
-    assert whole.abs().max() > 1
+        if (length - 2) % 4:
+            with pytest.raises(FormatError, match=r"whole number of words|head of its payload"):
+                parse_payload(PayloadKind.KL_PRIOR, latent, [payload[:length]], (3, 3))
 
 
 def test_header_names_the_model(tiny_weights: dict[str, Path]) -> None:
@@ -178,3 +188,76 @@ def test_latents_with_quantised_weights_are_close_to_training(tiny_weights: dict
         estimate = torch.stack([model(x, torch.tensor([49 / 99])).bpp[0] for _ in range(4)]).mean().item()
     real = (len(encode_image(picture, encoder, 50)) - 40) * 8 / 256**2
     assert real == pytest.approx(estimate, rel=0.03)  # noise stands for rounding in the estimate
+
+
+@pytest.fixture
+def split_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures large enough to be split into scans would be slow here."""
+    monkeypatch.setattr("latentzip.payload.SPLIT_FROM", 1)
+
+
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_scans_hold_the_same_latent_in_parts(
+    tiny_weights: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Split or in one scan: the same symbols; and of both the first parts alone can be had."""
+    encoder, decoder = pair(tiny_weights[kind])
+    analysed = analyse(noise_picture(90, 70), encoder)
+    level = levels(encoder)[-1]
+    whole = parse(write_latent(analysed, encoder, level))
+    monkeypatch.setattr("latentzip.payload.SPLIT_FROM", 1)
+    split = parse(write_latent(analysed, encoder, level))
+    parts = len(split.chunks)
+    assert (len(whole.chunks), parts) == (1, 2 if kind == "kl" else 3)
+    assert torch.equal(read_symbols(whole, decoder).symbols, read_symbols(split, decoder).symbols)
+    for wanted in range(1, parts + 1):
+        here = [read_symbols(container, decoder, most_parts=wanted) for container in (whole, split)]
+        assert torch.equal(here[0].symbols, here[1].symbols)
+        assert here[0].parts == (wanted, parts)
+
+
+@pytest.mark.usefixtures("split_everything")
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_what_has_arrived_of_a_file_decodes(tiny_weights: dict[str, Path], kind: str) -> None:
+    """Cut anywhere, a file is refused; on request the scans that are whole are decoded, ever nearer to the latent."""
+    encoder, decoder = pair(tiny_weights[kind])
+    analysed = analyse(noise_picture(90, 70), encoder)
+    data = write_latent(analysed, encoder, levels(encoder)[-1])
+    container = parse(data)
+    errors, seen = [], set()
+    for length in range(32, len(data)):
+        with pytest.raises(FormatError):
+            parse(data[:length])
+        cut = parse(data[:length], partial=True)
+        if not cut.chunks:
+            with pytest.raises(FormatError, match="nothing of the picture has arrived"):
+                read_symbols(cut, decoder, partial=True)
+            continue
+        parsed = read_symbols(cut, decoder, partial=True)
+        if parsed.parts not in seen:
+            seen.add(parsed.parts)
+            errors.append((dequantize(decoder.latent, parsed) - analysed.latent).square().mean().item())
+            assert paint(container.header, parsed, decoder).pixels.shape == (70, 90, 3)
+    total = len(container.chunks)
+    assert sorted(seen) == [(number, total) for number in range(1, total)]
+    errors.append(
+        (dequantize(decoder.latent, read_symbols(container, decoder)) - analysed.latent).square().mean().item()
+    )
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_a_latent_that_is_read_otherwise_than_written_never_leaves(
+    tiny_weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load_encoder(str(tiny_weights["kl"]), CPU)
+    analysed = analyse(noise_picture(40, 40), encoder)
+    honest = codec.read_symbols
+
+    def faulty(*arguments: object, **options: object) -> object:
+        parsed = honest(*arguments, **options)  # type: ignore[arg-type]
+        return dataclasses.replace(parsed, symbols=parsed.symbols + 1)
+
+    monkeypatch.setattr(codec, "read_symbols", faulty)
+    with pytest.raises(FormatError, match="not the one that is read again"):
+        write_latent(analysed, encoder, 100)
+    assert write_latent(analysed, encoder, 100, verify=False)

@@ -1,6 +1,8 @@
 """What a run stands on: its pictures, its optimiser, its codebooks."""
 
 import dataclasses
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,15 @@ import torch
 from conftest import IMAGES, TINY_VQ
 from PIL import Image
 
+from latentzip.cli import progress
+from latentzip.errors import ModelError
+from latentzip.models.config import AutoencoderConfig
 from latentzip.models.quantizer import ResidualQuantizer
 from latentzip.training.codebook import CodebookAverages, k_means, start_codebooks
 from latentzip.training.data import batch_at, load_pictures
+from latentzip.training.journal import Journal
 from latentzip.training.optimizer import MixedOptimizer
+from latentzip.training.run import read_config
 
 
 def test_batches_are_a_function_of_the_step(photographs: Path) -> None:
@@ -109,3 +116,100 @@ def test_slow_modules_learn_at_their_share() -> None:
     moved = [float((p - old).detach().norm()) for p, old in zip(model.parameters(), before, strict=True)]
     assert moved[0] / moved[2] == pytest.approx(0.25, rel=0.1)
     assert moved[1] / moved[3] == pytest.approx(0.25, rel=0.1)
+
+
+RECORD = {
+    "step": 7,
+    "minutes": 1.5,
+    "progress": 0.25,
+    "steps_per_second": 2.0,
+    "learning_rate": 4e-4,
+    "psnr": 30.0,
+    "total": 1.5,
+    "bpp": 0.2,
+    "perceptual": 0.9,
+    "adversarial": -0.3,
+    "adversarial_weight": 0.02,
+    "codebook_use": [0.9, 0.8],
+}
+SHOWN = ("2.00 steps/s", "0.200 bpp", "30.00 dB", "perceptual 0.900", "-0.300 x 0.02", "90%/80%", "lr 0.0004")
+    "2.00 steps/s",
+    "0.200 bpp",
+    "30.00 dB",
+    "perceptual 0.900",
+    "adversarial -0.300 x 0.02",
+    "90%/80%",
+    "lr 0.0004",
+)
+
+
+def test_a_run_without_a_terminal_says_a_line_a_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    display = progress.training_display()
+    assert isinstance(display, progress.PlainDisplay)
+    for now in (0.0, 10.0, 59.0, 61.0, 100.0):  # noqa: B007 the display reads it
+        display.show(RECORD)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(part in lines[0] for part in ("step 7", "1.5 min (25%)", *SHOWN))
+
+
+def test_a_run_on_a_terminal_shows_a_live_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress.training_display() as display:
+        assert isinstance(display, progress.LiveDisplay)
+        display.say("[a] line")
+        display.show(RECORD)
+    shown = capsys.readouterr().err
+    assert "[a] line" in shown
+    assert "25%" in shown
+    assert all(part in shown for part in SHOWN)
+
+
+def test_tensorboard_gets_the_figures_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            assert folder == str(tmp_path)
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+        def flush(self) -> None:
+            pass
+
+    module = types.SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    Journal(tmp_path, progress.PlainDisplay()).training(RECORD)
+    assert ("train/psnr", 30.0, 7) in written
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    Journal(tmp_path, progress.PlainDisplay()).training(RECORD)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+
+
+def test_architectures_are_read_from_json(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"regularizer": "vq", "factor": 8, "stages": 2}')
+    assert read_config(path) == AutoencoderConfig(regularizer="vq", factor=8, stages=2)
+    path.write_text(AutoencoderConfig.for_factor("kl", 4, "normal").to_json())
+    assert read_config(path) == AutoencoderConfig.for_factor("kl", 4, "normal")
+    for text, message in (
+        ("nonsense", "not a JSON object"),
+        ("[]", "not a JSON object"),
+        ('{"regularizer": "kl", "widht": 3}', "does not fit this version"),
+        ('{"regularizer": "fsq"}', "it is 'kl' or 'vq'"),
+        ('{"regularizer": "vq", "prior": "normal"}', "has no prior 'normal'"),
+        ('{"regularizer": "vq", "family": "ldm"}', "family 'ldm'"),
+        ('{"regularizer": "vq", "factor": 3}', "take 1, 2, 4, 8, 16 or 32"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ModelError, match=rf"config\.json: .*{message}"):
+            read_config(path)

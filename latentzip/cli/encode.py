@@ -9,6 +9,7 @@ from latentzip.cli.console import Batch, Record, human_size
 from latentzip.cli.options import Device, DeviceOption, Force, Json, Output, Quiet, check_streams, torch_device
 from latentzip.container import DEFAULT_QUALITY, MAX_QUALITY
 from latentzip.files import plan_outputs, read_bytes, write_bytes
+from latentzip.rate import highest_level_within, parse_size
 
 
 def encode(
@@ -18,8 +19,20 @@ def encode(
         str | None, typer.Option("-m", "--model", help="Built-in model, weights file or run folder.")
     ] = None,
     quality: Annotated[
-        int, typer.Option("-q", "--quality", min=1, max=MAX_QUALITY, help="1 (smallest) to 100 (best).")
-    ] = DEFAULT_QUALITY,
+        int | None,
+        typer.Option(
+            "-q", "--quality", min=1, max=MAX_QUALITY, help=f"1 (smallest) to 100 (best). [default: {DEFAULT_QUALITY}]"
+        ),
+    ] = None,
+    bpp: Annotated[
+        float | None, typer.Option("--bpp", min=0, help="At most so many bits per pixel, instead of -q.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", help="At most so many bytes (40KB, 40KiB, ...), instead of -q.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Read each file's latent again before it is kept.")
+    ] = True,
     force: Force = False,
     device: DeviceOption = Device.auto,
     quiet: Quiet = False,
@@ -27,8 +40,11 @@ def encode(
 ) -> None:
     """Encode pictures: photo.png becomes photo.lz."""
     check_streams(output, inputs, as_json)
+    if sum(wish is not None for wish in (quality, bpp, size)) > 1:
+        raise typer.BadParameter("-q, --bpp and --size each say how large a file becomes: give one of them")
+    most_bytes = parse_size(size) if size is not None else None
     jobs = plan_outputs(inputs, output, ".lz", overwrite=force)
-    from latentzip.codec import encode_image
+    from latentzip.codec import analyse, level_for, levels, write_latent
     from latentzip.images import read_image
     from latentzip.zoo.loading import load_encoder
 
@@ -38,9 +54,16 @@ def encode(
         source, target = job
         data = read_bytes(source)
         picture = read_image(data, name=str(source))
-        encoded = encode_image(picture, loaded, quality)
+        analysed = analyse(picture, loaded)
+        width, height = analysed.width, analysed.height
+        limit = int(bpp * width * height / 8) if bpp is not None else most_bytes
+        level = level_for(loaded, quality or DEFAULT_QUALITY)
+        if limit is not None:
+            level = highest_level_within(
+                limit, levels(loaded), lambda level: write_latent(analysed, loaded, level, verify=False)
+            )
+        encoded = write_latent(analysed, loaded, level, verify=check)
         write_bytes(target, encoded, overwrite=force)
-        height, width = picture.pixels.shape[:2]
         record = {
             "input": str(source),
             "output": str(target),
@@ -50,7 +73,8 @@ def encode(
             "output_bytes": len(encoded),
             "bpp": len(encoded) * 8 / (width * height),
             "model": loaded.name,
-            "quality": quality,
+            "quality": None if limit is not None else quality or DEFAULT_QUALITY,
+            "level": level,
         }
         sizes = f"{human_size(len(data))} -> {human_size(len(encoded))}"
         return record, f"{source} -> {target}  {width}x{height}  {sizes}  {record['bpp']:.3f} bpp"

@@ -7,7 +7,7 @@ import typer
 
 from latentzip.cli.console import Batch, Record, human_size
 from latentzip.cli.options import Json
-from latentzip.container import ChunkType, Flag, PayloadKind, parse
+from latentzip.container import MAX_LEVEL, MAX_QUALITY, ChunkType, Flag, PayloadKind, parse
 from latentzip.files import read_bytes
 from latentzip.zoo.registry import find_by_fingerprint
 
@@ -42,8 +42,12 @@ def describe(data: bytes) -> Record:
     container = parse(data)
     header = container.header
     entry = find_by_fingerprint(header.latent_fingerprint, header.decoder_fingerprint)
-    first = container.only(ChunkType.SCAN)[:1]
-    setting = {PayloadKind.VQ_FIXED: "stages", PayloadKind.KL_PRIOR: "quality"}.get(header.kind)
+    head = next((chunk.payload[:2] for chunk in container.chunks if chunk.type == ChunkType.SCAN), b"")
+    setting: Record = {}
+    if header.kind == PayloadKind.VQ_FIXED and len(head) == 2:
+        setting = {"stages": head[1]}
+    elif header.kind == PayloadKind.KL_PRIOR and len(head) == 2:
+        setting = {"quality": round(1 + head[1] * (MAX_QUALITY - 1) / MAX_LEVEL)}
     return {
         "width": header.width,
         "height": header.height,
@@ -51,7 +55,7 @@ def describe(data: bytes) -> Record:
         "bpp": len(data) * 8 / (header.width * header.height),
         "model": entry.name if entry else None,
         "kind": KIND_NAMES[header.kind],
-        **({setting: first[0] if first else None} if setting else {}),
+        **setting,
         "greyscale": bool(header.flags & Flag.GREYSCALE),
         "latent_fingerprint": header.latent_fingerprint.hex(),
         "decoder_fingerprint": header.decoder_fingerprint.hex(),

@@ -24,12 +24,12 @@ def verify(
     def work(path: Path) -> tuple[Record, str]:
         container = parse(read_bytes(path))
         # only a file that is whole is worth loading torch and a model for
-        from latentzip.codec import read_latent
+        from latentzip.codec import read_symbols
         from latentzip.zoo.loading import load_latent, weights_for
 
         header = container.header
         weights = weights_for(header.latent_fingerprint, header.decoder_fingerprint, model)
-        read_latent(container, load_latent(weights))
+        read_symbols(container, load_latent(weights))
         return {"file": str(path), "ok": True}, f"{path}: ok"
 
     batch = Batch("verified", as_json, quiet)

@@ -1,6 +1,7 @@
 """`latentzip train` below its command line: put a run together, start it, or go on with one."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 
 from latentzip.errors import ModelError, OutputError, TrainingError
 from latentzip.models.autoencoder import Autoencoder
-from latentzip.models.config import AutoencoderConfig
+from latentzip.models.config import CONFIG_VERSION, AutoencoderConfig
 from latentzip.training.card import write_card
 from latentzip.training.checkpoint import has_checkpoint, read_checkpoint
 from latentzip.training.data import Pictures, load_pictures
@@ -158,10 +159,16 @@ def _say_what_was_found(pictures: Pictures, say: Callable[[str], None]) -> None:
 
 
 def read_config(path: Path) -> AutoencoderConfig:
-    """An architecture from a JSON file: the fields of AutoencoderConfig. Raises ModelError."""
+    """An architecture from a JSON file: some fields of AutoencoderConfig, the regularizer at least.
+
+    Raises ModelError.
+    """
     try:
-        return AutoencoderConfig.from_json(path.read_text())
+        fields = json.loads(path.read_text())
+        return AutoencoderConfig.from_json(json.dumps({"config_version": CONFIG_VERSION, "family": "lite", **fields}))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{path}: not a JSON object ({error})") from None
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None

@@ -16,10 +16,8 @@ sys.path.insert(0, str(GOLDEN.parent))
 
 from conftest import TINY_KL, TINY_VQ, noise_picture, tiny_model  # noqa: E402
 
-from latentzip.codec import encode_image  # noqa: E402
-from latentzip.container import ChunkType, parse  # noqa: E402
-from latentzip.models.autoencoder import KlLatent, VqLatent  # noqa: E402
-from latentzip.payload import parse_kl, parse_vq_indices  # noqa: E402
+from latentzip.codec import encode_image, read_symbols  # noqa: E402
+from latentzip.container import parse  # noqa: E402
 from latentzip.zoo.checkpoints import save_weights  # noqa: E402
 from latentzip.zoo.loading import load_encoder, load_latent  # noqa: E402
 
@@ -28,16 +26,8 @@ SIZE = (75, 50)
 
 def hash_of_symbols(lz: Path, weights: Path) -> str:
     """SHA-256 of the values that a golden file's payload stands for."""
-    container = parse(lz.read_bytes())
-    latent = load_latent(weights).latent
-    payload = container.only(ChunkType.SCAN)
-    size = (-(-container.header.height // 16), -(-container.header.width // 16))
-    values: torch.Tensor
-    if isinstance(latent, KlLatent):
-        values = (parse_kl(latent, payload, size)[0] * 16).long()
-    else:
-        assert isinstance(latent, VqLatent)
-        values = parse_vq_indices(latent, payload, size)
+    symbols = read_symbols(parse(lz.read_bytes()), load_latent(weights)).symbols
+    values = symbols if symbols.dtype == torch.int64 else (symbols * 16).long()
     return hashlib.sha256(values.contiguous().numpy().astype("<i8").tobytes()).hexdigest()
 
 

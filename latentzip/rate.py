@@ -1,0 +1,41 @@
+"""Which level of a model makes a file of the wanted size."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from latentzip.errors import LatentzipError
+
+UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "k": 1024, "kib": 1024, "m": 1024**2, "mib": 1024**2}
+
+
+def parse_size(text: str) -> int:
+    """ "40KB" -> 40000, "40KiB" or "40K" -> 40960, "40000" -> 40000. Raises LatentzipError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    if match is None or match[2] not in UNITS:
+        raise LatentzipError(f"--size {text}: not a size: give bytes, or 40KB, 40KiB, 1.5MB")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def highest_level_within(limit: int, levels: Sequence[int], write: Callable[[int], bytes]) -> int:
+    """The highest level whose file takes at most `limit` bytes.
+
+    Sizes grow with the level, but for a few bytes: there may be a higher one that fits too, but what is returned does.
+    Raises LatentzipError where even the lowest level is too large.
+    """
+    best: int | None = None
+    low, high = 0, len(levels) - 1
+    smallest = limit
+    while low <= high:
+        middle = (low + high) // 2
+        smallest = len(write(levels[middle]))
+        if smallest <= limit:
+            best = levels[middle]
+            low = middle + 1
+        else:
+            high = middle - 1
+    if best is None:
+        raise LatentzipError(
+            f"cannot be made as small as {limit} bytes: this model needs {smallest}; shrink the picture, or take"
+            " another model with -m"
+        )
+    return best
