@@ -133,14 +133,6 @@ RECORD = {
     "codebook_use": [0.9, 0.8],
 }
 SHOWN = ("2.00 steps/s", "0.200 bpp", "30.00 dB", "perceptual 0.900", "-0.300 x 0.02", "90%/80%", "lr 0.0004")
-    "2.00 steps/s",
-    "0.200 bpp",
-    "30.00 dB",
-    "perceptual 0.900",
-    "adversarial -0.300 x 0.02",
-    "90%/80%",
-    "lr 0.0004",
-)
 
 
 def test_a_run_without_a_terminal_says_a_line_a_minute(
