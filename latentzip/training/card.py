@@ -17,7 +17,6 @@ def write_card(
     out: Path,
     config: AutoencoderConfig,
     settings: TrainSettings,
-    init: str,
     pictures: Pictures,
     steps: int,
     seconds: float,
@@ -25,10 +24,11 @@ def write_card(
     """OUT/model.md. Raises OutputError."""
     architecture = ", ".join(f"{k} {v}" for k, v in json.loads(config.to_json()).items())
     chosen = "\n".join(f"| {name} | {value} |" for name, value in json.loads(settings.to_public_json()).items())
+    origin = Path(settings.init).name
     text = f"""# {out.name}
 
-A latentzip model: {config.regularizer.upper()} latents, factor {config.factor}. It started from {Path(init).name} and
-was trained for {steps} steps in {seconds / 60:.1f} minutes on {len(pictures.train)} pictures;
+A latentzip model: {config.regularizer.upper()} latents, factor {config.factor}. It started from {origin} and was
+trained for {steps} steps in {seconds / 60:.1f} minutes on {len(pictures.train)} pictures;
 {len(pictures.held_out)} were held out. Say here what the pictures show, where they come from and under which licence.
 
     latentzip encode -m {out.name} PICTURE

@@ -88,8 +88,8 @@ class Trainer:
         tally = _Tally()
         epoch_steps = max(1, round(len(pictures.train) / s.batch))
         with _signals_to(self._on_signal), _memory_errors_explained(s):
-            started = last_log = last_save = time.monotonic()
-            before = self.seconds
+            started, before = time.monotonic(), self.seconds
+            logged = saved = self.seconds  # by the clock that all processes share, so that they report together
             share = self.world.share(s.batch)
             for pixels in batches(pictures.train, self.step, s.batch, s.crop, s.seed):
                 self.seconds = before + self._agreed_seconds(time.monotonic() - started)
@@ -99,15 +99,15 @@ class Trainer:
                 tally.add(self._train_step(pixels[share], progress))
                 if self.codebooks is not None and self.step % epoch_steps == 0:
                     tally.codebook_use = self.codebooks.take_usage()
-                now = time.monotonic()
-                if now - last_log > LOG_SECONDS or self.step % 1000 == 0:
-                    self._report(tally, now - last_log, journal)
-                    last_log = now
-                if self.seconds - last_save + started - before > 60 * s.checkpoint_minutes:
+                save = self.seconds - saved > 60 * s.checkpoint_minutes
+                if save or self.seconds - logged > LOG_SECONDS:
+                    self._report(tally, self.seconds - logged, journal)
+                    logged = self.seconds
+                if save:
                     self._validate_and_save(pictures, journal)
-                    last_save = started + self.seconds - before
+                    saved = self.seconds
             if tally.steps:
-                self._report(tally, time.monotonic() - last_log, journal)
+                self._report(tally, self.seconds - logged, journal)
             self._validate_and_save(pictures, journal)
         return not self._stop
 

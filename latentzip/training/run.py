@@ -48,8 +48,6 @@ def train(
     `wishes` are fields of TrainSettings that are to differ from the defaults, or from what the resumed run had.
     Raises TrainingError, ModelError or OutputError.
     """
-    if init is None:
-        init = PCA if config is not None else locate(None).stem
     config, settings = _resumed(out, config, wishes) if resume else _fresh(out, init, config, wishes)
     _check(settings, config)
     world, device = World.join(device)
@@ -64,7 +62,7 @@ def train(
         torch.manual_seed(settings.seed)
         model = Autoencoder(config)
         if not resume:
-            say(start(model, pictures, settings, init))
+            say(start(model, pictures, settings))
         discriminator = None
         if settings.disc_weight > 0:
             discriminator = PatchDiscriminator(settings.disc_width, settings.disc_layers)
@@ -76,7 +74,7 @@ def train(
         journal = Journal(out, display) if world.writes else None
         finished = trainer.run(pictures, journal)
         if world.writes:
-            write_card(out, config, settings, init, pictures, trainer.step, trainer.seconds)
+            write_card(out, config, settings, pictures, trainer.step, trainer.seconds)
         if finished:
             say(f"done: {out / MODEL_NAME}; use it with: latentzip encode -m {out} PICTURE")
         else:
@@ -101,19 +99,23 @@ def _say_nothing(_line: str) -> None:
 
 
 def _fresh(
-    out: Path, init: str, config: AutoencoderConfig | None, wishes: dict[str, Any]
+    out: Path, init: str | None, config: AutoencoderConfig | None, wishes: dict[str, Any]
 ) -> tuple[AutoencoderConfig, TrainSettings]:
     if has_checkpoint(out):
         raise TrainingError(
             f"{out}: holds another run's checkpoint: go on with it by --resume, or choose another --out"
         )
-    if config is None:
+    if init is None:
+        init = PCA if config is not None else locate(None).stem
+    if config is None and init in (PCA, RANDOM):
+        config = AutoencoderConfig.for_factor("kl", 16)
+    elif config is None:
         config = AutoencoderConfig.from_json(read_metadata(locate(init))["config"])
     if init in (PCA, RANDOM):
         wishes = {**FROM_ZERO, **wishes}
     if not wishes.keys() & {"max_minutes", "max_steps"}:
         wishes = {**wishes, "max_minutes": DEFAULT_MINUTES}
-    return config, TrainSettings(**wishes)
+    return config, TrainSettings(**{**wishes, "init": init})
 
 
 def _resumed(

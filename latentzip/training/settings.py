@@ -18,6 +18,7 @@ class TrainSettings:
 
     max_minutes: float | None = None
     max_steps: int | None = None
+    init: str = "pca"  # where the run started: a model, pca or random
     train: Literal["all", "decoder"] = "all"  # decoder: the latent space stays, and old files stay decodable
     batch: int = 12  # crops a step, over all processes
     crop: int = 192
@@ -80,8 +81,8 @@ class TrainSettings:
         return json.dumps(dataclasses.asdict(self))
 
     def to_public_json(self) -> str:
-        """Without the folder in which the perceptual trunk lay: that is nobody's business."""
-        return dataclasses.replace(self, perceptual=Path(self.perceptual).name).to_json()
+        """Without the folders in which the model to start from and the perceptual trunk lay."""
+        return dataclasses.replace(self, init=Path(self.init).name, perceptual=Path(self.perceptual).name).to_json()
 
     @classmethod
     def from_json(cls, text: str) -> "TrainSettings":

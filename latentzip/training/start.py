@@ -29,12 +29,13 @@ LATENTS_PER_CODE, MOST_FROM_BATCH = 32, 8192  # for k-means
 START_LOG_VARIANCE = -6.0  # a deviation of a twentieth of the latents'
 
 
-def start(model: Autoencoder, pictures: Pictures, settings: TrainSettings, init: str) -> str:
+def start(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> str:
     """Give the model its first weights; returns what was done, in a line.
 
-    init: "pca", "random" (what the modules begin with), or a model, of which all tensors that fit are taken, the rest
-    as by "pca". Raises TrainingError or ModelError.
+    settings.init: "pca", "random" (what the modules begin with), or a model, of which all tensors that fit are taken,
+    the rest as by "pca". Raises TrainingError or ModelError.
     """
+    init = settings.init
     if init == RANDOM:
         return "started from random weights"
     taken: dict[str, Tensor] = {}
