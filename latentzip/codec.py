@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,8 +17,8 @@ from latentzip.models.posterior import GaussianPosterior
 from latentzip.payload import (
     Parsed,
     Payload,
-    dequantize,
     level_of_quality,
+    pack_adaptive,
     pack_half,
     pack_kl,
     pack_vq,
@@ -29,6 +30,8 @@ from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, LoadedLatent
 
 # The networks see a picture in one piece, and memory grows with it.
 MAX_PIXELS = 100_000_000
+
+Coding = Literal["auto", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,15 @@ class Analysed:
 
 
 def encode_image(
-    picture: Picture, model: LoadedEncoder, quality: int = DEFAULT_QUALITY, *, verify: bool = True
+    picture: Picture,
+    model: LoadedEncoder,
+    quality: int = DEFAULT_QUALITY,
+    *,
+    coding: Coding = "auto",
+    verify: bool = True,
 ) -> bytes:
     """Picture -> the bytes of a .lz file. quality: 1..100. Raises FormatError for a picture that is too large."""
-    return write_latent(analyse(picture, model), model, level_for(model, quality), verify=verify)
+    return write_latent(analyse(picture, model), model, level_for(model, quality), coding=coding, verify=verify)
 
 
 @torch.inference_mode()
@@ -67,19 +75,22 @@ def level_for(model: LoadedLatent, quality: int) -> int:
 
 
 def levels(model: LoadedLatent) -> range:
-    """All levels of a model, from the smallest file to the best picture: a VQ model's stages, or 0..255, or one."""
+    """All levels of a model, from the smallest file to the best picture: a VQ model's stages, else 0..255."""
     if isinstance(model.latent, VqLatent):
         return range(1, model.latent.quantizer.stages + 1)
-    return range(MAX_LEVEL + 1) if isinstance(model.latent, KlLatent) else range(1)
+    return range(MAX_LEVEL + 1)
 
 
 @torch.inference_mode()
-def write_latent(analysed: Analysed, model: LoadedEncoder, level: int, *, verify: bool = True) -> bytes:
+def write_latent(
+    analysed: Analysed, model: LoadedEncoder, level: int, *, coding: Coding = "auto", verify: bool = True
+) -> bytes:
     """What the encoder made -> the bytes of a .lz file.
 
-    `verify`: read the payload again and compare, so that no file leaves that cannot be read. Raises FormatError.
+    `coding`: "auto" quantises, "fp16" keeps a KL model's latent in half precision, whatever the level. `verify`: read
+    the payload again and compare, so that no file leaves that cannot be read. Raises FormatError.
     """
-    payload = _pack(analysed.latent, model, level)
+    payload = _pack(analysed.latent, model, level, coding)
     header = Header(
         kind=payload.kind,
         flags=Flag.GREYSCALE if analysed.greyscale else Flag(0),
@@ -94,13 +105,19 @@ def write_latent(analysed: Analysed, model: LoadedEncoder, level: int, *, verify
     return pack(container)
 
 
-def _pack(y: Tensor, model: LoadedEncoder, level: int) -> Payload:
+def _pack(y: Tensor, model: LoadedEncoder, level: int, coding: Coding) -> Payload:
     latent = model.latent
+    if isinstance(latent, VqLatent):
+        if coding == "fp16":
+            raise FormatError(f"{model.name} is a VQ model, whose latents are codes: --coding fp16 needs a KL model")
+        return pack_vq(latent, y.cpu(), level)
+    if coding == "fp16":
+        return pack_half(y.cpu())
     if isinstance(latent, KlLatent):
         assert model.analysis is not None
         v = y * latent.gain(rate_of_level(level)).to(y.device)
         return pack_kl(latent, v.cpu(), model.analysis(v).cpu(), level)
-    return pack_vq(latent, y.cpu(), level) if isinstance(latent, VqLatent) else pack_half(y.cpu())
+    return pack_adaptive(latent, y.cpu(), level)
 
 
 def decode_image(data: bytes, load: Callable[[Header], LoadedDecoder]) -> Picture:
@@ -136,8 +153,7 @@ def read_symbols(
 @torch.inference_mode()
 def paint(header: Header, parsed: Parsed, model: LoadedDecoder) -> Picture:
     """Run the decoder on a file's symbols."""
-    latent = dequantize(model.latent, parsed)
-    x_hat = model.decoder(latent.to(model.device), parsed.rate.to(model.device)).cpu()
+    x_hat = model.decoder(parsed.latent.to(model.device), parsed.rate.to(model.device)).cpu()
     pixels = _to_pixels(x_hat)[: header.height, : header.width]
     return Picture(pixels, greyscale=bool(header.flags & Flag.GREYSCALE))
 

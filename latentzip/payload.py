@@ -5,6 +5,7 @@ picture better, and the first alone is enough for one. Every part is a scan of i
 all of them are one scan.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from latentzip.container import MAX_LEVEL, MAX_QUALITY, PayloadKind
+from latentzip.entropy.adaptive import decode_planes, encode_planes
 from latentzip.entropy.coder import ESCAPE_LIMIT, SymbolDecoder, SymbolEncoder
 from latentzip.errors import FormatError, ModelError
 from latentzip.models.autoencoder import KlLatent, Latent, NormalLatent, VqLatent
@@ -32,12 +34,14 @@ class Payload:
 
 @dataclass(frozen=True)
 class Parsed:
-    """symbols: VQ indices (1, S, h, w) int64, KL values in steps (1, C, h, w) float64, or a half-precision latent.
+    """symbols: VQ indices (1, S, h, w) int64, KL values in steps (1, C, h, w) float64 or int64, or the latent itself.
 
-    rate: the decoder's, (1,) in [0, 1]. parts: how many of the payload's parts are in the symbols, of how many in all.
+    latent, rate: what the decoder takes, (1, C, h, w) float32 and (1,) in [0, 1]. parts: how many of the payload's
+    parts are in them, of how many in all.
     """
 
     symbols: Tensor
+    latent: Tensor
     rate: Tensor
     parts: tuple[int, int]
 
@@ -55,15 +59,6 @@ def rate_of_level(level: int) -> Tensor:
 def stages_of_quality(quality: int, stages: int) -> int:
     """Quality 1..100 -> how many of a VQ model's stages to store, at least one."""
     return -(-quality * stages // MAX_QUALITY)
-
-
-def dequantize(latent: Latent, parsed: Parsed) -> Tensor:
-    """What the decoder takes: latent (1, C, h, w) float32."""
-    if isinstance(latent, VqLatent):
-        return latent.quantizer.decode(parsed.symbols)
-    if isinstance(latent, KlLatent):
-        return parsed.symbols.float() / latent.gain(parsed.rate)
-    return parsed.symbols
 
 
 def parse_payload(
@@ -85,8 +80,10 @@ def parse_payload(
         return _parse_vq(latent, scans, size, partial, most_parts)
     if kind == PayloadKind.KL_PRIOR and isinstance(latent, KlLatent):
         return _parse_kl(latent, scans, size, partial, most_parts)
-    if kind == PayloadKind.KL_HALF and isinstance(latent, NormalLatent):
-        return _parse_half(scans, len(latent.mean), size)
+    if kind == PayloadKind.KL_ADAPTIVE and isinstance(latent, NormalLatent):
+        return _parse_adaptive(latent, scans, size)
+    if kind == PayloadKind.KL_HALF and isinstance(latent, NormalLatent | KlLatent):
+        return _parse_half(scans, latent.channels, size)
     raise ModelError(f"its payload is of kind {kind.name}, which this model cannot decode: the file is damaged")
 
 
@@ -132,8 +129,9 @@ def _parse_vq(
     indices = bits[:, : count * width].reshape(here, -1, width).astype(np.int64) @ (1 << np.arange(width - 1, -1, -1))
     if indices.max() >= latent.quantizer.codebooks.shape[1]:
         raise FormatError("has an index outside the codebook: the file is damaged")
+    symbols = torch.from_numpy(indices).view(1, here, *size)
     rate = torch.tensor([here / latent.quantizer.stages])
-    return Parsed(torch.from_numpy(indices).view(1, here, *size), rate, (here, stages))
+    return Parsed(symbols, latent.quantizer.decode(symbols), rate, (here, stages))
 
 
 def _index_bits(latent: VqLatent) -> int:
@@ -204,21 +202,56 @@ def _parse_kl(
     v = latent.prior.sweep(z, size, code_pass)
     for decoder in decoders[:here] if here == groups or wanted > 1 else []:
         decoder.finish()
-    return Parsed(v, rate_of_level(scans[0][1]), (here, groups))
+    rate = rate_of_level(scans[0][1])
+    return Parsed(v, v.float() / latent.gain(rate), rate, (here, groups))
+
+
+def pack_adaptive(latent: NormalLatent, mode: Tensor, level: int) -> Payload:
+    """Kind 4. mode: the posterior's (1, C, h, w) float32."""
+    steps = torch.round((mode - latent.mean[:, None, None]) / _step(latent, level))
+    steps = steps.clamp(-ESCAPE_LIMIT // 2, ESCAPE_LIMIT // 2 - 1).long()
+    scan = bytes([1, level]) + encode_planes(steps[0].numpy())
+    return Payload(PayloadKind.KL_ADAPTIVE, [scan], steps)
+
+
+def _parse_adaptive(latent: NormalLatent, scans: Sequence[bytes], size: tuple[int, int]) -> Parsed:
+    _check_scans(scans, 1, partial=False)
+    level = scans[0][1]
+    steps = torch.from_numpy(decode_planes(scans[0][2:], (latent.channels, *size)))[None]
+    return Parsed(steps, steps * _step(latent, level) + latent.mean[:, None, None], torch.ones(1), (1, 1))
+
+
+def _step(latent: NormalLatent, level: int) -> Tensor:
+    """Quantisation step (C, 1, 1) of a level 0..255: from 4 deviations of a channel's latents down to 1/64 of one."""
+    deviations: Tensor = latent.std[:, None, None] * 2.0 ** (2 - level / 32)
+    return deviations
 
 
 def pack_half(mode: Tensor) -> Payload:
-    """Kind 5. mode: the posterior's (1, C, h, w) float32. Raises FormatError for values beyond half precision."""
+    """Kind 5. mode: the posterior's (1, C, h, w) float32. Raises FormatError for values beyond half precision.
+
+    The high bytes of all values, which are much alike, then the low ones, deflated.
+    """
     half = mode.half()
     if not torch.isfinite(half).all():
         raise FormatError("has latents that half precision cannot hold: take another model")
-    return Payload(PayloadKind.KL_HALF, [half.numpy().astype("<f2").tobytes()], half.float())
+    low_and_high = half.numpy().astype("<f2").view(np.uint8).reshape(-1, 2)
+    scan = zlib.compress(low_and_high.T[::-1].tobytes(), 9)
+    return Payload(PayloadKind.KL_HALF, [scan], half.float())
 
 
 def _parse_half(scans: Sequence[bytes], channels: int, size: tuple[int, int]) -> Parsed:
-    if len(scans) != 1 or len(scans[0]) != 2 * channels * size[0] * size[1]:
+    wanted = 2 * channels * size[0] * size[1]
+    inflate = zlib.decompressobj()
+    try:
+        data = inflate.decompress(scans[0], wanted)
+    except zlib.error as error:
+        raise FormatError(f"its latent cannot be inflated ({error}): the file is damaged") from None
+    if len(scans) != 1 or len(data) != wanted or not inflate.eof or inflate.unused_data:
         raise FormatError("its latent has another length than its size asks for: the file is damaged")
-    half = np.frombuffer(scans[0], "<f2").astype(np.float32)
+    low_and_high = np.frombuffer(data, np.uint8).reshape(2, -1)[::-1].T
+    half = np.ascontiguousarray(low_and_high).view("<f2").astype(np.float32)
     if not np.isfinite(half).all():
         raise FormatError("has values in its latent that are no numbers: the file is damaged")
-    return Parsed(torch.from_numpy(half).view(1, channels, *size), torch.ones(1), (1, 1))
+    latent = torch.from_numpy(half).view(1, channels, *size)
+    return Parsed(latent, latent, torch.ones(1), (1, 1))

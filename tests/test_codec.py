@@ -1,12 +1,13 @@
 """The main path, with tiny models: any size, any damage, always the same."""
 
 import dataclasses
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_KL, TINY_VQ, noise_picture, tiny_model
+from conftest import TINY_KL, TINY_NORMAL, TINY_VQ, noise_picture, tiny_model
 
 from latentzip import codec
 from latentzip.codec import analyse, decode_image, encode_image, levels, paint, read_symbols, write_latent
@@ -14,7 +15,8 @@ from latentzip.container import ChunkType, Container, Header, PayloadKind, pack,
 from latentzip.errors import FormatError, ModelError
 from latentzip.images import Picture
 from latentzip.models.autoencoder import KlLatent, VqLatent
-from latentzip.payload import dequantize, parse_payload, stages_of_quality
+from latentzip.payload import parse_payload, stages_of_quality
+from latentzip.zoo.checkpoints import save_weights
 from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, load_decoder, load_encoder
 
 CPU = torch.device("cpu")
@@ -44,7 +46,7 @@ def test_the_file_holds_exactly_the_quantised_latent(tiny_weights: dict[str, Pat
     x = torch.from_numpy(picture.pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     y = encoder.encoder(x)
     parsed = read_symbols(parse(encode_image(picture, encoder, quality)), decoder)
-    latent, rate = dequantize(decoder.latent, parsed), parsed.rate
+    latent, rate = parsed.latent, parsed.rate
     if isinstance(decoder.latent, KlLatent):
         assert rate.item() == pytest.approx((quality - 1) / 99, abs=1 / 510)
         steps = (latent - y) * decoder.latent.gain(rate)
@@ -236,13 +238,11 @@ def test_what_has_arrived_of_a_file_decodes(tiny_weights: dict[str, Path], kind:
         parsed = read_symbols(cut, decoder, partial=True)
         if parsed.parts not in seen:
             seen.add(parsed.parts)
-            errors.append((dequantize(decoder.latent, parsed) - analysed.latent).square().mean().item())
+            errors.append((parsed.latent - analysed.latent).square().mean().item())
             assert paint(container.header, parsed, decoder).pixels.shape == (70, 90, 3)
     total = len(container.chunks)
     assert sorted(seen) == [(number, total) for number in range(1, total)]
-    errors.append(
-        (dequantize(decoder.latent, read_symbols(container, decoder)) - analysed.latent).square().mean().item()
-    )
+    errors.append((read_symbols(container, decoder).latent - analysed.latent).square().mean().item())
     assert errors == sorted(errors, reverse=True)
 
 
@@ -261,3 +261,51 @@ def test_a_latent_that_is_read_otherwise_than_written_never_leaves(
     with pytest.raises(FormatError, match="not the one that is read again"):
         write_latent(analysed, encoder, 100)
     assert write_latent(analysed, encoder, 100, verify=False)
+
+
+@pytest.fixture
+def normal_weights(tmp_path: Path) -> Path:
+    """A model whose prior is N(0, 1), with the statistics of its latents."""
+    model = tiny_model(TINY_NORMAL)
+    model.latent.mean.copy_(torch.tensor([1.0, -2.0, 0.0, 0.5]))
+    model.latent.std.copy_(torch.tensor([0.5, 1.0, 2.0, 4.0]))
+    save_weights(tmp_path / "normal.safetensors", TINY_NORMAL, model.state_dict(), {})
+    return tmp_path / "normal.safetensors"
+
+
+def test_latents_without_a_prior_are_coded_to_the_step(normal_weights: Path) -> None:
+    encoder, decoder = pair(normal_weights)
+    analysed = analyse(noise_picture(130, 70), encoder)
+    sizes, errors = [], []
+    for level in (0, 64, 128, 192, 255):
+        data = write_latent(analysed, encoder, level)
+        container = parse(data)
+        assert container.header.kind == PayloadKind.KL_ADAPTIVE
+        error = (read_symbols(container, decoder).latent - analysed.latent).abs().amax((0, 2, 3))
+        step = decoder.latent.std * 2.0 ** (2 - level / 32)
+        assert (error <= step * 0.5001).all()
+        sizes.append(len(data))
+        errors.append(error.sum().item())
+    assert sizes == sorted(sizes)
+    assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("kind", ["kl", "normal"])
+def test_half_precision_is_kept_to_the_bit(tiny_weights: dict[str, Path], normal_weights: Path, kind: str) -> None:
+    path = normal_weights if kind == "normal" else tiny_weights[kind]
+    encoder, decoder = pair(path)
+    analysed = analyse(noise_picture(640, 480), encoder)
+    data = write_latent(analysed, encoder, 0, coding="fp16")
+    latent = read_symbols(parse(data), decoder).latent
+    assert torch.equal(latent, analysed.latent.half().float())
+    assert len(data) < 0.95 * 2 * latent.numel()  # packed
+    original = parse(data)
+    payload = scan_of(original)
+    for hostile in (b"", payload[:-3], payload + b"x", bytes(len(payload)), zlib.compress(bytes(10**7))):
+        with pytest.raises(FormatError):
+            decode_image(with_payload(original, hostile), lambda header: decoder)
+
+
+def test_codes_have_no_half_precision(tiny_weights: dict[str, Path]) -> None:
+    with pytest.raises(FormatError, match="needs a KL model"):
+        encode_image(noise_picture(20, 20), load_encoder(str(tiny_weights["vq"]), CPU), coding="fp16")

@@ -1,5 +1,6 @@
 """`latentzip encode`"""
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,11 @@ from latentzip.cli.options import Device, DeviceOption, Force, Json, Output, Qui
 from latentzip.container import DEFAULT_QUALITY, MAX_QUALITY
 from latentzip.files import plan_outputs, read_bytes, write_bytes
 from latentzip.rate import highest_level_within, parse_size
+
+
+class Coding(str, Enum):
+    auto = "auto"
+    fp16 = "fp16"
 
 
 def encode(
@@ -30,6 +36,9 @@ def encode(
     size: Annotated[
         str | None, typer.Option("--size", help="At most so many bytes (40KB, 40KiB, ...), instead of -q.")
     ] = None,
+    coding: Annotated[
+        Coding, typer.Option("--coding", help="fp16: a KL model's latents in half precision, for other programs.")
+    ] = Coding.auto,
     check: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Read each file's latent again before it is kept.")
     ] = True,
@@ -42,6 +51,8 @@ def encode(
     check_streams(output, inputs, as_json)
     if sum(wish is not None for wish in (quality, bpp, size)) > 1:
         raise typer.BadParameter("-q, --bpp and --size each say how large a file becomes: give one of them")
+    if coding is Coding.fp16 and (quality or bpp or size) is not None:
+        raise typer.BadParameter("--coding fp16 has one size: leave -q, --bpp and --size out")
     most_bytes = parse_size(size) if size is not None else None
     jobs = plan_outputs(inputs, output, ".lz", overwrite=force)
     from latentzip.codec import analyse, level_for, levels, write_latent
@@ -62,7 +73,7 @@ def encode(
             level = highest_level_within(
                 limit, levels(loaded), lambda level: write_latent(analysed, loaded, level, verify=False)
             )
-        encoded = write_latent(analysed, loaded, level, verify=check)
+        encoded = write_latent(analysed, loaded, level, coding=coding.value, verify=check)
         write_bytes(target, encoded, overwrite=force)
         record = {
             "input": str(source),

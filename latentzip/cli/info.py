@@ -14,6 +14,7 @@ from latentzip.zoo.registry import find_by_fingerprint
 KIND_NAMES = {
     PayloadKind.VQ_FIXED: "VQ indices, fixed length",
     PayloadKind.KL_PRIOR: "KL latent, prior-coded",
+    PayloadKind.KL_ADAPTIVE: "KL latent, adaptively coded",
     PayloadKind.KL_HALF: "KL latent, half precision",
 }
 CHUNK_NAMES: dict[int, str] = {member.value: member.name for member in ChunkType}
@@ -46,7 +47,7 @@ def describe(data: bytes) -> Record:
     setting: Record = {}
     if header.kind == PayloadKind.VQ_FIXED and len(head) == 2:
         setting = {"stages": head[1]}
-    elif header.kind == PayloadKind.KL_PRIOR and len(head) == 2:
+    elif header.kind in (PayloadKind.KL_PRIOR, PayloadKind.KL_ADAPTIVE) and len(head) == 2:
         setting = {"quality": round(1 + head[1] * (MAX_QUALITY - 1) / MAX_LEVEL)}
     return {
         "width": header.width,

@@ -39,6 +39,10 @@ class KlLatent(nn.Module):
         self.scale_table: Tensor
         self.register_buffer("scale_table", scale_table())
 
+    @property
+    def channels(self) -> int:
+        return self.log_gain.shape[1]
+
     def gain(self, rate: Tensor) -> Tensor:
         """rate (B,) in [0, 1] -> factor (B, C, 1, 1), positive."""
         knots = self.log_gain.shape[0]
@@ -69,6 +73,10 @@ class NormalLatent(nn.Module):
         self.std: Tensor
         self.register_buffer("mean", torch.zeros(config.latent_channels))
         self.register_buffer("std", torch.ones(config.latent_channels))
+
+    @property
+    def channels(self) -> int:
+        return self.mean.shape[0]
 
     @torch.no_grad()
     def follow(self, latent: Tensor, momentum: float = 0.01) -> None:
