@@ -76,6 +76,7 @@ def describe(record: Record) -> str:
     ]
     if record["perceptual"]:
         parts.append(f"perceptual {record['perceptual']:.3f}")
+    parts += [f"{name} {record[name]:.3g}" for name in ("kl", "commitment") if record.get(name)]
     if record["adversarial_weight"]:
         parts.append(f"adversarial {record['adversarial']:.3f} x {record['adversarial_weight']:.3g}")
     if "codebook_use" in record:
