@@ -14,18 +14,11 @@ from latentzip.errors import FormatError, ModelError
 from latentzip.images import Picture, Pixels
 from latentzip.models.autoencoder import KlLatent, VqLatent
 from latentzip.models.posterior import GaussianPosterior
-from latentzip.payload import (
-    Parsed,
-    Payload,
-    level_of_quality,
-    pack_adaptive,
-    pack_half,
-    pack_kl,
-    pack_vq,
-    parse_payload,
-    rate_of_level,
-    stages_of_quality,
-)
+from latentzip.payload import parse_payload
+from latentzip.payload.kl import pack_kl
+from latentzip.payload.plain import pack_adaptive, pack_half
+from latentzip.payload.scans import Parsed, Payload, level_of_quality, rate_of_level, stages_of_quality
+from latentzip.payload.vq import pack_vq
 from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, LoadedLatent
 
 # The networks see a picture in one piece, and memory grows with it.

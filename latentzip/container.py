@@ -49,7 +49,7 @@ class ChunkType(IntEnum):
 
 
 SUPPORTED_FLAGS = Flag.GREYSCALE
-SUPPORTED_KINDS = (PayloadKind.VQ_FIXED, PayloadKind.KL_PRIOR, PayloadKind.KL_ADAPTIVE, PayloadKind.KL_HALF)
+SUPPORTED_KINDS = tuple(PayloadKind)
 
 
 @dataclass(frozen=True)

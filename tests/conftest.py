@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from latentzip.cli import app
 from latentzip.codec import encode_image
 from latentzip.images import Picture, read_image
-from latentzip.models.autoencoder import Autoencoder, KlLatent
+from latentzip.models.autoencoder import Autoencoder, KlLatent, VqLatent
 from latentzip.models.config import AutoencoderConfig
 from latentzip.training.perceptual import VggDistance
 from latentzip.zoo.checkpoints import save_weights
@@ -45,6 +45,8 @@ TINY_VQ = AutoencoderConfig(
     codebook_size=20,
 )
 
+TINY_VQ_PRIOR = dataclasses.replace(TINY_VQ, codebook_size=32, index_width=32)
+
 
 def tiny_model(config: AutoencoderConfig, seed: int = 0) -> Autoencoder:
     """A seeded model whose latents span several quantisation steps."""
@@ -55,6 +57,9 @@ def tiny_model(config: AutoencoderConfig, seed: int = 0) -> Autoencoder:
         if isinstance(model.latent, KlLatent):
             model.latent.log_gain.copy_(torch.linspace(-1, 1, config.gain_knots)[:, None].expand(-1, 8))
             model.latent.prior.start_at(torch.full((config.latent_channels,), 2.0))
+        elif isinstance(model.latent, VqLatent) and model.latent.prior is not None:
+            for parameter in model.latent.prior.parameters():  # its last layers begin at zero
+                parameter += 0.1 * torch.randn_like(parameter)
     return model
 
 
@@ -86,12 +91,12 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Weights files of the tiny models, by regularizer."""
+    """Weights files of the tiny models: kl, vq, and vq-prior."""
     folder = tmp_path_factory.mktemp("weights")
     paths = {}
-    for config in (TINY_KL, TINY_VQ):
-        paths[config.regularizer] = folder / f"tiny-{config.regularizer}.safetensors"
-        save_weights(paths[config.regularizer], config, tiny_model(config).state_dict(), {})
+    for name, config in (("kl", TINY_KL), ("vq", TINY_VQ), ("vq-prior", TINY_VQ_PRIOR)):
+        paths[name] = folder / f"tiny-{name}.safetensors"
+        save_weights(paths[name], config, tiny_model(config).state_dict(), {})
     return paths
 
 

@@ -15,7 +15,8 @@ from latentzip.container import ChunkType, Container, Header, PayloadKind, pack,
 from latentzip.errors import FormatError, ModelError
 from latentzip.images import Picture
 from latentzip.models.autoencoder import KlLatent, VqLatent
-from latentzip.payload import parse_payload, stages_of_quality
+from latentzip.payload import parse_payload
+from latentzip.payload.scans import stages_of_quality
 from latentzip.zoo.checkpoints import save_weights
 from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, load_decoder, load_encoder
 
@@ -27,7 +28,7 @@ def pair(path: Path) -> tuple[LoadedEncoder, LoadedDecoder]:
     return load_encoder(str(path), CPU), load_decoder(path, CPU)
 
 
-@pytest.mark.parametrize("kind", ["kl", "vq"])
+@pytest.mark.parametrize("kind", ["kl", "vq", "vq-prior"])
 @pytest.mark.parametrize("size", SIZES)
 def test_any_size_comes_back_at_its_size(tiny_weights: dict[str, Path], kind: str, size: tuple[int, int]) -> None:
     encoder, decoder = pair(tiny_weights[kind])
@@ -37,7 +38,7 @@ def test_any_size_comes_back_at_its_size(tiny_weights: dict[str, Path], kind: st
     assert decoded.pixels.dtype == np.uint8
 
 
-@pytest.mark.parametrize("kind", ["kl", "vq"])
+@pytest.mark.parametrize("kind", ["kl", "vq", "vq-prior"])
 @pytest.mark.parametrize("quality", [1, 50, 100])
 def test_the_file_holds_exactly_the_quantised_latent(tiny_weights: dict[str, Path], kind: str, quality: int) -> None:
     """What is read is what the encoder quantised: within half a step for KL, the chosen codes for VQ."""
@@ -66,14 +67,14 @@ def test_quality_buys_bytes(tiny_weights: dict[str, Path]) -> None:
         assert sizes[0] < sizes[-1]
 
 
-@pytest.mark.parametrize("kind", ["kl", "vq"])
+@pytest.mark.parametrize("kind", ["kl", "vq", "vq-prior"])
 def test_encoding_twice_gives_the_same_bytes(tiny_weights: dict[str, Path], kind: str) -> None:
     encoder, again = load_encoder(str(tiny_weights[kind]), CPU), load_encoder(str(tiny_weights[kind]), CPU)
     picture = noise_picture(100, 60)
     assert encode_image(picture, encoder) == encode_image(picture, encoder) == encode_image(picture, again)
 
 
-@pytest.mark.parametrize("kind", ["kl", "vq"])
+@pytest.mark.parametrize("kind", ["kl", "vq", "vq-prior"])
 def test_symbols_do_not_depend_on_threads(tiny_weights: dict[str, Path], kind: str) -> None:
     encoder, decoder = pair(tiny_weights[kind])
     container = parse(encode_image(noise_picture(300, 200), encoder))
@@ -108,7 +109,7 @@ def with_payload(container: Container, payload: bytes, **changes: object) -> byt
     return pack(Container(header, (dataclasses.replace(container.chunks[0], payload=payload),)))
 
 
-@pytest.mark.parametrize("kind", ["kl", "vq"])
+@pytest.mark.parametrize("kind", ["kl", "vq", "vq-prior"])
 def test_payloads_with_fitting_checksums_but_wrong_contents(tiny_weights: dict[str, Path], kind: str) -> None:
     """What only a hostile or faulty writer makes: our error, or some picture, and never anything else."""
     encoder, decoder = pair(tiny_weights[kind])
@@ -195,10 +196,10 @@ def test_latents_with_quantised_weights_are_close_to_training(tiny_weights: dict
 @pytest.fixture
 def split_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures large enough to be split into scans would be slow here."""
-    monkeypatch.setattr("latentzip.payload.SPLIT_FROM", 1)
+    monkeypatch.setattr("latentzip.payload.scans.SPLIT_FROM", 1)
 
 
-@pytest.mark.parametrize("kind", ["kl", "vq"])
+@pytest.mark.parametrize("kind", ["kl", "vq", "vq-prior"])
 def test_scans_hold_the_same_latent_in_parts(
     tiny_weights: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +208,7 @@ def test_scans_hold_the_same_latent_in_parts(
     analysed = analyse(noise_picture(90, 70), encoder)
     level = levels(encoder)[-1]
     whole = parse(write_latent(analysed, encoder, level))
-    monkeypatch.setattr("latentzip.payload.SPLIT_FROM", 1)
+    monkeypatch.setattr("latentzip.payload.scans.SPLIT_FROM", 1)
     split = parse(write_latent(analysed, encoder, level))
     parts = len(split.chunks)
     assert (len(whole.chunks), parts) == (1, 2 if kind == "kl" else 3)
@@ -219,7 +220,7 @@ def test_scans_hold_the_same_latent_in_parts(
 
 
 @pytest.mark.usefixtures("split_everything")
-@pytest.mark.parametrize("kind", ["kl", "vq"])
+@pytest.mark.parametrize("kind", ["kl", "vq", "vq-prior"])
 def test_what_has_arrived_of_a_file_decodes(tiny_weights: dict[str, Path], kind: str) -> None:
     """Cut anywhere, a file is refused; on request the scans that are whole are decoded, ever nearer to the latent."""
     encoder, decoder = pair(tiny_weights[kind])

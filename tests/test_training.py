@@ -388,3 +388,31 @@ def test_settings_need_an_end_and_survive_json() -> None:
         TrainSettings()
     assert TrainSettings.from_json(SETTINGS.to_json()) == SETTINGS
     assert TrainSettings(max_steps=10, max_minutes=1).progress(5, 0.9) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("kind", ["kl", "vq-prior"])
+def test_a_prior_trained_alone_changes_bits_and_no_pictures(
+    photographs: Path, tmp_path: Path, tiny_weights: dict[str, Path], kind: str
+) -> None:
+    settings = dataclasses.replace(ALONE, train="prior", max_steps=60, learning_rate=0.01, ema_decay=0.9)
+    run(photographs, tmp_path, None, settings, init=str(tiny_weights[kind]))
+    before, after = (read_tensors(path, PARTS) for path in (tiny_weights[kind], tmp_path / MODEL_NAME))
+    moved = {".".join(name.split(".")[:2]) for name in before if not torch.equal(before[name], after[name])}
+    assert {name for name in moved if not name.startswith("analysis.")} == {"latent.prior"}
+    picture = read_image(IMAGES / "coffee.png")
+    sizes = [len(encode_image(picture, load_encoder(str(path), CPU))) for path in (tiny_weights[kind], tmp_path)]
+    assert sizes[1] < 0.95 * sizes[0]
+
+
+def test_a_prior_is_added_to_a_model_that_has_none(
+    photographs: Path, tmp_path: Path, tiny_weights: dict[str, Path]
+) -> None:
+    config = dataclasses.replace(TINY_VQ, codebook_size=32, index_width=16)
+    run(photographs, tmp_path / "a", dataclasses.replace(config, index_width=0), ALONE)
+    settings = dataclasses.replace(ALONE, train="prior", max_steps=1)
+    run(photographs, tmp_path / "b", config, settings, init=str(tmp_path / "a"))
+    before, after = (read_tensors(tmp_path / name / MODEL_NAME, PARTS) for name in ("a", "b"))
+    books = "latent.quantizer.codebooks"
+    assert torch.equal(before[books].sort(1).values, after[books].sort(1).values)  # the same codes, ordered anew
+    with pytest.raises(TrainingError, match="has no learned prior"):
+        run(photographs, tmp_path / "c", None, settings, init=str(tiny_weights["vq"]))

@@ -26,6 +26,7 @@ class Prior(str, Enum):
 class Parts(str, Enum):
     all = "all"
     decoder = "decoder"
+    prior = "prior"
 
 
 class Reconstruction(str, Enum):
@@ -64,7 +65,11 @@ def train(
     ] = None,
     train_parts: Annotated[
         Parts | None,
-        typer.Option("--train", help="decoder: keep the latent space, and old files.", rich_help_panel=START),
+        typer.Option(
+            "--train",
+            help="decoder: keep the latent space, and old files; prior: keep pictures.",
+            rich_help_panel=START,
+        ),
     ] = None,
     regularizer: Annotated[Regularizer | None, _option("Of a new model.", START)] = None,
     factor: Annotated[int | None, _option("Of a new model: pixels per latent position, one side.", START)] = None,

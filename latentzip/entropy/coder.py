@@ -3,6 +3,8 @@
 Escapes: a symbol outside its row's range is sent as entry 0 and follows in 16 bits.
 """
 
+from typing import Any
+
 import constriction
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ Table = NDArray[np.int32]
 TOTAL = 1 << 16  # every row's counts add up to this
 ESCAPE_LIMIT = 1 << 15  # symbols lie in -ESCAPE_LIMIT .. ESCAPE_LIMIT - 1
 WORD = np.dtype("<u4")
+_EACH = constriction.stream.model.Categorical(perfect=False)
 
 
 class _Rows:
@@ -57,7 +60,7 @@ class SymbolEncoder:
                 self.coder.encode((values[~inside] + ESCAPE_LIMIT).astype(np.int32), self.rows.escapes)
 
     def finish(self) -> bytes:
-        return bytes(self.coder.get_compressed().astype(WORD).tobytes())
+        return _bytes_of(self.coder)
 
 
 class SymbolDecoder:
@@ -65,10 +68,8 @@ class SymbolDecoder:
 
     def __init__(self, data: bytes, table: Table) -> None:
         """Raises FormatError for data that is not whole words."""
-        if len(data) % WORD.itemsize:
-            raise FormatError("the coded latent is not a whole number of words: the file is damaged")
         self.rows = _Rows(table)
-        self.coder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, WORD).astype(np.uint32))
+        self.coder = _decoder_of(data)
 
     def decode(self, indices: Indices) -> Symbols:
         """The next symbols (n,), under the rows (n,). Raises FormatError for data that no encoder wrote."""
@@ -85,15 +86,63 @@ class SymbolDecoder:
 
     def finish(self) -> None:
         """Raises FormatError where data is left over."""
-        if not self.coder.maybe_exhausted():
-            raise FormatError("the coded latent is longer than its symbols: the file is damaged")
+        _check_exhausted(self.coder)
 
     def _take(self, model: object, count: int) -> Symbols:
-        try:
-            taken: Symbols = self.coder.decode(model, count)
-        except (AssertionError, ValueError, RuntimeError):
-            raise FormatError("the coded latent is not valid: the file is damaged") from None
-        return taken
+        return _decode(self.coder, model, count)
+
+
+class DigitEncoder:
+    """Digits in, each under counts of its own."""
+
+    def __init__(self) -> None:
+        self.coder = constriction.stream.queue.RangeEncoder()
+
+    def encode(self, digits: Symbols, counts: Indices) -> None:
+        """Append digits (n,) in 0..D - 1 under counts (n, D), at least 1, each row TOTAL in all."""
+        self.coder.encode(digits, _EACH, counts.astype(np.float32))
+
+    def finish(self) -> bytes:
+        return _bytes_of(self.coder)
+
+
+class DigitDecoder:
+    """Inverse of DigitEncoder."""
+
+    def __init__(self, data: bytes) -> None:
+        """Raises FormatError for data that is not whole words."""
+        self.coder = _decoder_of(data)
+
+    def decode(self, counts: Indices) -> Symbols:
+        """The next digits (n,), under counts (n, D). Raises FormatError for data that no encoder wrote."""
+        return _decode(self.coder, _EACH, counts.astype(np.float32))
+
+    def finish(self) -> None:
+        """Raises FormatError where data is left over."""
+        _check_exhausted(self.coder)
+
+
+def _bytes_of(coder: Any) -> bytes:
+    return bytes(coder.get_compressed().astype(WORD).tobytes())
+
+
+def _decoder_of(data: bytes) -> Any:
+    if len(data) % WORD.itemsize:
+        raise FormatError("the coded latent is not a whole number of words: the file is damaged")
+    return constriction.stream.queue.RangeDecoder(np.frombuffer(data, WORD).astype(np.uint32))
+
+
+def _decode(coder: Any, model: object, *arguments: object) -> Symbols:
+    try:
+        taken: Symbols = coder.decode(model, *arguments)
+    except (AssertionError, ValueError, RuntimeError):
+        raise FormatError("the coded latent is not valid: the file is damaged") from None
+    return taken
+
+
+def _check_exhausted(coder: Any) -> None:
+    if not coder.maybe_exhausted():
+        raise FormatError("the coded latent is longer than its symbols: the file is damaged")
 
 
 def _by_row(indices: Indices) -> list[tuple[int, NDArray[np.int64]]]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from latentzip.models.config import AutoencoderConfig
+from latentzip.models.index_prior import IndexPrior
 from latentzip.models.lite import LiteDecoder, LiteEncoder
 from latentzip.models.posterior import GaussianPosterior
 from latentzip.models.prior import HyperAnalysis, HyperPrior, bits, scale_table
@@ -54,11 +55,15 @@ class KlLatent(nn.Module):
 
 
 class VqLatent(nn.Module):
-    """Latent space of a VQ model: the codebooks. A rate of s / K stands for the first s of K stages."""
+    """Latent space of a VQ model: the codebooks, and the prior of their indices if the model has one.
+
+    A rate of s / K stands for the first s of K stages.
+    """
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.quantizer = ResidualQuantizer(config)
+        self.prior = IndexPrior(config) if config.index_width else None
 
 
 class NormalLatent(nn.Module):
@@ -167,7 +172,12 @@ class Autoencoder(nn.Module):
         quantized = partial[torch.arange(len(stages)), stages - 1]
         commitment = (y - quantized).square().sum(1).mean((1, 2))
         x_hat = self.decoder(y + (quantized - y).detach(), rate).float()
-        bpp = stages * (self.config.codebook_size - 1).bit_length() / self.config.factor**2
+        fixed_bits = (self.config.codebook_size - 1).bit_length()
+        bpp = stages * fixed_bits / self.config.factor**2
+        if latent.prior is not None:
+            used = torch.arange(quantizer.stages, device=y.device) < stages[:, None]  # (B, K)
+            total = (latent.prior.bits(quantizer.codebooks, indices) * used).sum(1)
+            bpp = total / (y.shape[2] * y.shape[3] * self.config.factor**2)
         return TrainingOutput(x_hat, bpp, commitment, torch.zeros_like(rate), y.detach(), indices)
 
 

@@ -47,6 +47,7 @@ class AutoencoderConfig:
     # VQ: residual stages and codes in each
     stages: int = 4
     codebook_size: int = 4096
+    index_width: int = 0  # of the learned prior of indices; 0: there is none, and they have a fixed length
 
     def __post_init__(self) -> None:
         if self.factor not in (1, 2, 4, 8, 16, 32) or self.patch < 1:
@@ -60,6 +61,8 @@ class AutoencoderConfig:
             raise ModelError(
                 f"a {self.regularizer} model has no prior {self.prior!r}: 'learned', or for kl also 'normal'"
             )
+        if self.index_width and (self.codebook_size < 4 or self.codebook_size & (self.codebook_size - 1)):
+            raise ModelError(f"a prior of indices needs a codebook of a power of two, not {self.codebook_size} codes")
         if self.learns_prior and sum(self.prior_groups) != self.latent_channels:
             raise ModelError(
                 f"prior groups {self.prior_groups} must add up to the {self.latent_channels} latent channels"
@@ -79,6 +82,7 @@ class AutoencoderConfig:
             latent_channels=channels,
             widths=WIDTHS[factor],
             prior_groups=(first, channels - first),
+            index_width=128 if regularizer == "vq" else 0,
         )
 
     @property
@@ -89,6 +93,12 @@ class AutoencoderConfig:
     def moments(self) -> int:
         """Channels that the encoder gives: mean and log variance of a Gaussian posterior, or the latent itself."""
         return self.latent_channels * (2 if self.prior == "normal" else 1)
+
+    @property
+    def index_digits(self) -> tuple[int, int]:
+        """Values of an index's two digits: groups of codes, and codes in each."""
+        bits = self.codebook_size.bit_length() - 1
+        return 1 << bits // 2, 1 << bits - bits // 2
 
     def served_rates(self, rates: Iterable[float]) -> list[float]:
         """The rates in (0, 1] that the model really has, nearest above each of `rates`, without repetition."""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from latentzip.models.index_prior import tree_order
 from latentzip.models.quantizer import ResidualQuantizer, nearest_code
 from latentzip.training.parallel import World
 
@@ -29,6 +30,13 @@ def start_codebooks(quantizer: ResidualQuantizer, latents: Tensor) -> None:
     for book in quantizer.codebooks:
         book.copy_(k_means(residual, len(book)))
         residual = residual - book[nearest_code(residual, book)]
+
+
+@torch.no_grad()
+def order_codebooks(quantizer: ResidualQuantizer, leaf: int) -> None:
+    """Put codes that lie close together next to each other, `leaf` in a row, as the prior of indices wants them."""
+    for book in quantizer.codebooks:
+        book.copy_(book[tree_order(book, leaf)])
 
 
 class CodebookAverages:

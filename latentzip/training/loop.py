@@ -50,12 +50,11 @@ class Trainer:
         self.settings = settings
         self.out = out
         self.device = device
-        for part in (model.encoder, model.latent, getattr(model, "analysis", model.encoder)):
-            part.requires_grad_(settings.train == "all")
+        _freeze(model, settings.train)
         slow: tuple[nn.Module, ...] = ()
         self.codebooks: CodebookAverages | None = None
         if isinstance(model.latent, VqLatent):
-            model.latent.requires_grad_(False)  # codes follow by averages
+            model.latent.quantizer.requires_grad_(False)  # codes follow by averages
             model.encoder.requires_grad_(settings.train == "all" and settings.vq_encoder_share > 0)
             slow = (model.encoder,)
             if settings.train == "all":
@@ -256,6 +255,20 @@ class Trainer:
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._stop = True
+
+
+def _freeze(model: Autoencoder, train: str) -> None:
+    """Let those parts learn that are to. Raises TrainingError where there is no prior to train."""
+    model.requires_grad_(train == "all")
+    if train == "decoder":
+        model.decoder.requires_grad_(True)
+    elif train == "prior":
+        prior = getattr(model.latent, "prior", None)
+        if prior is None:
+            raise TrainingError("--train prior: this model has no learned prior")
+        prior.requires_grad_(True)
+        if model.config.learns_prior:
+            model.analysis.requires_grad_(True)
 
 
 class _Tally:

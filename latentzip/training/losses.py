@@ -67,13 +67,14 @@ class Objective:
         """
         s = self.settings
         x_hat = out.x_hat.detach().requires_grad_()
+        paints = out.x_hat.requires_grad  # not where the prior alone is trained
         parts = self.parts(len(x), x.shape[-1], step)
         weight = self._lagrangian_weight(rate)
 
         reconstruction_loss, terms = self._reconstruction_loss(x, x_hat, weight, parts, progress)
         (gradient,) = torch.autograd.grad(reconstruction_loss, x_hat)
         adversarial = adversarial_weight = x.new_zeros(())
-        if s.sees_discriminator(progress):
+        if paints and s.sees_discriminator(progress):
             assert self.discriminator is not None
             with s.autocast(x.device):
                 fake = self.discriminator(parts.of(x_hat))
@@ -87,7 +88,7 @@ class Objective:
             gradient = gradient + adversarial_weight * adversarial_gradient
 
         regularization_loss = self._regularization_loss(out, weight)
-        roots: list[tuple[Tensor, Tensor | None]] = [(out.x_hat, gradient)]
+        roots: list[tuple[Tensor, Tensor | None]] = [(out.x_hat, gradient)] if paints else []
         if regularization_loss.requires_grad:  # not where the encoder is frozen
             roots.append((regularization_loss, None))
         torch.autograd.backward([root for root, _ in roots], [start for _, start in roots])

@@ -19,7 +19,8 @@ class TrainSettings:
     max_minutes: float | None = None
     max_steps: int | None = None
     init: str = "pca"  # where the run started: a model, pca or random
-    train: Literal["all", "decoder"] = "all"  # decoder: the latent space stays, and old files stay decodable
+    # decoder: the latent space stays, and old files stay decodable; prior: the pictures stay, their bits change
+    train: Literal["all", "decoder", "prior"] = "all"
     batch: int = 12  # crops a step, over all processes
     crop: int = 192
     precision: Literal["bf16", "fp32"] = "bf16"  # of the networks' products; weights and losses are in float32

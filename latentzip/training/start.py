@@ -14,7 +14,7 @@ from torch import Tensor
 from latentzip.errors import TrainingError
 from latentzip.images import Pixels
 from latentzip.models.autoencoder import Autoencoder, KlLatent, NormalLatent, VqLatent
-from latentzip.training.codebook import start_codebooks
+from latentzip.training.codebook import order_codebooks, start_codebooks
 from latentzip.training.data import Pictures, batch_at
 from latentzip.training.settings import TrainSettings
 from latentzip.zoo.checkpoints import read_metadata, read_tensors
@@ -47,25 +47,33 @@ def start(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> st
         taken = {name: t.float() for name, t in given.items() if name in wanted and wanted[name].shape == t.shape}
         if not taken:
             raise TrainingError(f"{path}: none of its tensors fits the model to be trained: choose another --init")
-        if settings.train == "decoder" and (lacking := _lacking(wanted, taken)):
+        if lacking := _lacking(wanted, taken, settings.train):
             raise TrainingError(
-                f"{path}: --train decoder keeps its latent space, but {lacking} does not fit: leave the options of the"
-                " architecture out"
+                f"{path}: --train {settings.train} keeps the rest of the model, but {lacking} does not fit: leave the"
+                " options of the architecture out"
             )
-    elif settings.train == "decoder":
-        raise TrainingError("--train decoder needs a model whose latent space it keeps: give --init MODEL")
+    elif settings.train != "all":
+        raise TrainingError(f"--train {settings.train} needs a model whose rest it keeps: give --init MODEL")
     if len(taken) < len(model.state_dict()):
         start_from_principal_components(model, pictures.train, settings.lambdas, settings.seed)
     model.load_state_dict(taken, strict=False)
     if isinstance(model.latent, VqLatent) and "latent.quantizer.codebooks" not in taken:
         start_codebooks(model.latent.quantizer, _latents(model, pictures, settings))
+    if isinstance(model.latent, VqLatent) and model.latent.prior and not _has_prior(taken):
+        order_codebooks(model.latent.quantizer, leaf=model.latent.prior.members)
     if init == PCA:
         return f"started from the principal components of {PATCHES} patches"
     return f"started {len(taken)} of {len(model.state_dict())} tensors from {init}"
 
 
-def _lacking(wanted: dict[str, Tensor], taken: dict[str, Tensor]) -> str | None:
-    return next((name for name in wanted if not name.startswith("decoder.") and name not in taken), None)
+def _has_prior(taken: dict[str, Tensor]) -> bool:
+    return any(name.startswith("latent.prior.") for name in taken)
+
+
+def _lacking(wanted: dict[str, Tensor], taken: dict[str, Tensor], train: str) -> str | None:
+    """The first tensor that the run would have to keep and that the start does not have."""
+    new = {"all": ("",), "decoder": ("decoder.",), "prior": ("latent.prior.", "analysis.")}[train]
+    return next((name for name in wanted if not name.startswith(new) and name not in taken), None)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latentzip.errors import ModelError
-from latentzip.models.autoencoder import KlLatent, Latent, make_latent
+from latentzip.models.autoencoder import KlLatent, Latent, VqLatent, make_latent
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.lite import LiteDecoder, LiteEncoder
 from latentzip.models.prior import HyperAnalysis
@@ -142,7 +142,7 @@ def _load_latent(parts: _Parts) -> LoadedLatent:
         has_part = any(name.startswith(part + ".") for name in parts.tensors)
         if len(prints[part]) != length or (has_part and computed != prints[part]):
             raise ModelError(f"{parts.path}: its {part} tensors are not those that its metadata names: get it again")
-    if isinstance(latent, KlLatent):
+    if isinstance(latent, KlLatent | VqLatent) and latent.prior is not None:
         latent.prior.make_exact()
     name = parts.path.parent.name if parts.path.name == MODEL_NAME else parts.path.stem
     return LoadedLatent(name, parts.config, latent, prints["latent"], prints["decoder"])

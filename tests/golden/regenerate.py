@@ -14,7 +14,7 @@ import torch
 GOLDEN = Path(__file__).parent
 sys.path.insert(0, str(GOLDEN.parent))
 
-from conftest import TINY_KL, TINY_VQ, noise_picture, tiny_model  # noqa: E402
+from conftest import TINY_KL, TINY_VQ, TINY_VQ_PRIOR, noise_picture, tiny_model  # noqa: E402
 
 from latentzip.codec import encode_image, read_symbols  # noqa: E402
 from latentzip.container import parse  # noqa: E402
@@ -33,11 +33,11 @@ def hash_of_symbols(lz: Path, weights: Path) -> str:
 
 def main() -> None:
     hashes = {}
-    for config in (TINY_KL, TINY_VQ):
-        weights = GOLDEN / f"tiny-{config.regularizer}.safetensors"
+    for name, config in (("kl", TINY_KL), ("vq", TINY_VQ), ("vq-prior", TINY_VQ_PRIOR)):
+        weights = GOLDEN / f"tiny-{name}.safetensors"
         save_weights(weights, config, tiny_model(config).state_dict(), {})
         for quality in (10, 90):
-            lz = GOLDEN / f"tiny-{config.regularizer}-q{quality}.lz"
+            lz = GOLDEN / f"tiny-{name}-q{quality}.lz"
             lz.write_bytes(encode_image(noise_picture(*SIZE), load_encoder(str(weights), torch.device("cpu")), quality))
             hashes[lz.name] = {"weights": weights.name, "symbols": hash_of_symbols(lz, weights)}
     (GOLDEN / "golden.json").write_text(json.dumps(hashes, indent=2) + "\n")

@@ -1,0 +1,116 @@
+"""Kinds 1 and 2: indices of a VQ model's stages, at fixed length or coded with a learned prior."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from latentzip.container import PayloadKind
+from latentzip.entropy.coder import DigitDecoder, DigitEncoder
+from latentzip.errors import FormatError
+from latentzip.models.autoencoder import VqLatent
+from latentzip.models.index_prior import IndexPrior, counts_of_logits
+from latentzip.models.quantizer import ResidualQuantizer
+from latentzip.payload.scans import Parsed, Payload, check_scans, join_or_split
+
+Counts = NDArray[np.int64]
+
+
+def pack_vq(latent: VqLatent, y: Tensor, stages: int) -> Payload:
+    """Kind 2 where the model has a prior of indices, else 1. y: the encoder's latent (1, C, h, w) float32."""
+    indices = latent.quantizer.search(y, stages)
+    if latent.prior is not None:
+        return _pack_vq_prior(latent.quantizer, latent.prior, indices)
+    width = _index_bits(latent)
+    bits = (indices[0].numpy().reshape(stages, -1, 1) >> np.arange(width - 1, -1, -1)) & 1
+    parts = [np.packbits(stage.astype(np.uint8).reshape(-1)).tobytes() for stage in bits]
+    return Payload(PayloadKind.VQ_FIXED, join_or_split(b"".join(parts), lambda: parts, stages), indices)
+
+
+def parse_vq(
+    latent: VqLatent, scans: Sequence[bytes], size: tuple[int, int], partial: bool, most_parts: int | None
+) -> Parsed:
+    stages = _stages_in(latent, scans)
+    wanted = check_scans(scans, stages, partial)
+    width, count = _index_bits(latent), size[0] * size[1]
+    part_bytes = -(-count * width // 8)
+    data = b"".join((scans[0][2:], *scans[1:]))
+    here = stages if wanted == 1 else len(scans)
+    if len(data) != here * part_bytes or any(len(scan) != part_bytes for scan in scans[1:]):
+        raise FormatError("its latent has another length than its size asks for: the file is damaged")
+    here = min(here, most_parts or here)
+    bits = np.unpackbits(np.frombuffer(data, np.uint8)).reshape(-1, 8 * part_bytes)[:here]
+    if bits[:, count * width :].any():
+        raise FormatError("has bits set after its last index: the file is damaged")
+    indices = bits[:, : count * width].reshape(here, -1, width).astype(np.int64) @ (1 << np.arange(width - 1, -1, -1))
+    if indices.max() >= latent.quantizer.codebooks.shape[1]:
+        raise FormatError("has an index outside the codebook: the file is damaged")
+    symbols = torch.from_numpy(indices).view(1, here, *size)
+    rate = torch.tensor([here / latent.quantizer.stages])
+    return Parsed(symbols, latent.quantizer.decode(symbols), rate, (here, stages))
+
+
+def _stages_in(latent: VqLatent, scans: Sequence[bytes]) -> int:
+    stages = scans[0][1] if len(scans[0]) > 1 else 0
+    if not 1 <= stages <= latent.quantizer.stages:
+        raise FormatError(f"has {stages} stages where the model has {latent.quantizer.stages}: the file is damaged")
+    return stages
+
+
+def _index_bits(latent: VqLatent) -> int:
+    return (latent.quantizer.codebooks.shape[1] - 1).bit_length()
+
+
+def _pack_vq_prior(quantizer: ResidualQuantizer, prior: IndexPrior, indices: Tensor) -> Payload:
+    _, stages, height, width = indices.shape
+    parts: list[list[tuple[Tensor, Counts]]] = [[] for _ in range(stages)]
+
+    def code(stage: int, digit: int, logits: Tensor, mask: Tensor) -> Tensor:
+        digits = torch.stack([indices[:, stage] // prior.members, indices[:, stage] % prior.members])[digit]
+        parts[stage].append((digits[:, mask].flatten(), _counts(logits, mask)))
+        return digits
+
+    prior.sweep(quantizer.codebooks, stages, (height, width), 1, code)
+
+    def range_coded(steps: list[tuple[Tensor, Counts]]) -> bytes:
+        encoder = DigitEncoder()
+        for digits, counts in steps:
+            encoder.encode(digits.int().numpy(), counts)
+        return encoder.finish()
+
+    whole = range_coded([step for part in parts for step in part])
+    scans = join_or_split(whole, lambda: [range_coded(part) for part in parts], stages)
+    return Payload(PayloadKind.VQ_PRIOR, scans, indices)
+
+
+def parse_vq_prior(
+    latent: VqLatent,
+    prior: IndexPrior,
+    scans: Sequence[bytes],
+    size: tuple[int, int],
+    partial: bool,
+    most_parts: int | None,
+) -> Parsed:
+    stages = _stages_in(latent, scans)
+    wanted = check_scans(scans, stages, partial)
+    decoders = [DigitDecoder(data) for data in (scans[0][2:], *scans[1:])]
+    here = min(stages if wanted == 1 else len(scans), most_parts or stages)
+
+    def code(stage: int, _digit: int, logits: Tensor, mask: Tensor) -> Tensor:
+        digits = torch.zeros(1, *size, dtype=torch.int64)
+        decoder = decoders[0 if wanted == 1 else stage]
+        digits[:, mask] = torch.from_numpy(decoder.decode(_counts(logits, mask))).long()
+        return digits
+
+    symbols = prior.sweep(latent.quantizer.codebooks, here, size, 1, code)
+    for decoder in decoders[:here] if here == stages or wanted > 1 else []:
+        decoder.finish()
+    rate = torch.tensor([here / latent.quantizer.stages])
+    return Parsed(symbols, latent.quantizer.decode(symbols), rate, (here, stages))
+
+
+def _counts(logits: Tensor, mask: Tensor) -> Counts:
+    """Logits (1, D, h, w) at the n positions of the mask -> counts (n, D)."""
+    return counts_of_logits(logits[0, :, mask].T.numpy())

@@ -1,0 +1,141 @@
+"""The prior of VQ indices: distributions in integers, the order of the passes, and what it is worth."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_VQ_PRIOR, noise_picture, tiny_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latentzip.codec import analyse, write_latent
+from latentzip.entropy.coder import DigitDecoder, DigitEncoder
+from latentzip.errors import FormatError, ModelError
+from latentzip.models.autoencoder import VqLatent
+from latentzip.models.config import AutoencoderConfig
+from latentzip.models.index_prior import IndexPrior, counts_of_logits, tree_order
+from latentzip.training.codebook import order_codebooks
+from latentzip.zoo.loading import load_encoder
+
+CPU = torch.device("cpu")
+
+
+@settings(deadline=None)
+@given(st.integers(2, 64), st.floats(0.01, 200), st.integers(0, 2**32 - 1))
+def test_counts_are_a_distribution_near_the_logits(digits: int, spread: float, seed: int) -> None:
+    """Each at least 1, 2**16 in all; and a fifth of a percent more bits than the logits themselves, or less."""
+    logits = np.round(np.random.default_rng(seed).normal(0, spread, (20, digits)) * 1024) / 1024
+    counts = counts_of_logits(logits)
+    assert counts.min() >= 1
+    assert (counts.sum(1) == 2**16).all()
+    p = np.exp2(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    excess = (p * np.log2(np.maximum(p, 1e-300) * 2**16 / counts)).sum(1)
+    assert excess.max() < 0.01  # bits a digit: sixteenths of a bit, and at least one count for each
+
+
+def test_powers_are_powers() -> None:
+    logits = np.array([[0.0, -1.0, -2.0, -8.0, -100.0]])
+    p = np.exp2(logits) / np.exp2(logits).sum()
+    assert counts_of_logits(logits)[0] == pytest.approx(p[0] * 2**16, abs=5)
+
+
+def test_digits_come_back() -> None:
+    rng = np.random.default_rng(0)
+    counts = counts_of_logits(np.round(rng.normal(0, 3, (500, 16)) * 16) / 16)
+    digits = np.array([rng.choice(16, p=row / 2**16) for row in counts], dtype=np.int32)
+    encoder = DigitEncoder()
+    encoder.encode(digits[:300], counts[:300])
+    encoder.encode(digits[300:], counts[300:])
+    data = encoder.finish()
+    ideal = -np.log2(counts[np.arange(500), digits] / 2**16).sum() / 8
+    assert ideal <= len(data) < ideal + 8
+    decoder = DigitDecoder(data)
+    assert np.array_equal(decoder.decode(counts[:300]), digits[:300])
+    assert np.array_equal(decoder.decode(counts[300:]), digits[300:])
+    decoder.finish()
+    with pytest.raises(FormatError, match="whole number of words"):
+        DigitDecoder(data[:-1])
+
+
+@pytest.fixture
+def latent() -> VqLatent:
+    latent = tiny_model(TINY_VQ_PRIOR).latent
+    assert isinstance(latent, VqLatent)
+    return latent.requires_grad_(False)
+
+
+def test_a_digit_is_told_from_what_was_coded_before_it_alone(latent: VqLatent) -> None:
+    """Changing indices that come later in the file changes no logits before; changing earlier ones does."""
+    prior = latent.prior
+    assert prior is not None
+
+    def logits_of(indices: torch.Tensor) -> list[torch.Tensor]:
+        seen: list[torch.Tensor] = []
+
+        def code(stage: int, digit: int, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            seen.append(logits[:, :, mask])
+            return torch.stack([indices[:, stage] // prior.members, indices[:, stage] % prior.members])[digit]
+
+        assert torch.equal(prior.sweep(latent.quantizer.codebooks, 3, (4, 6), 1, code), indices)
+        return seen
+
+    torch.manual_seed(0)
+    indices = torch.randint(32, (1, 3, 4, 6))
+    before = logits_of(indices)
+    steps = [(stage, parity) for stage in range(3) for parity in (0, 1)]
+    for number, (stage, parity) in enumerate(steps):
+        changed = indices.clone()
+        y, x = 2, 2 + parity
+        changed[0, stage, y, x] = (changed[0, stage, y, x] + 17) % 32  # another group
+        after = logits_of(changed)
+        same = [torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+        assert all(same[: 2 * number + 1])  # up to the group's digit of this very pass
+        assert not same[2 * number + 1]  # the member's digit depends on the group
+        assert all(not s for s in same[2 * number + 2 :: 2]) or number == len(steps) - 1
+
+
+def test_the_exact_form_says_what_the_float_one_does(latent: VqLatent) -> None:
+    """Bits of the exact prior are at most 1 % more than those of the network that was trained."""
+    indices = torch.randint(32, (2, 3, 12, 9))
+    prior, books = latent.prior, latent.quantizer.codebooks
+    assert prior is not None
+    trained = prior.bits(books, indices)
+    exact = IndexPrior(TINY_VQ_PRIOR)
+    exact.load_state_dict(prior.state_dict())
+    assert torch.allclose(exact.make_exact().bits(books, indices), trained, rtol=0.01)
+
+
+def test_a_file_is_as_long_as_training_says(tmp_path: Path, tiny_weights: dict[str, Path]) -> None:
+    encoder = load_encoder(str(tiny_weights["vq-prior"]), CPU)
+    latent = encoder.latent
+    assert isinstance(latent, VqLatent)
+    assert latent.prior is not None
+    analysed = analyse(noise_picture(640, 320), encoder)
+    indices = latent.quantizer.search(analysed.latent, 3)
+    estimate = latent.prior.bits(latent.quantizer.codebooks, indices).sum().item() / 8
+    assert len(write_latent(analysed, encoder, 3)) - 40 == pytest.approx(estimate, rel=0.01, abs=8)
+
+
+def test_codes_are_ordered_by_groups_that_lie_close() -> None:
+    torch.manual_seed(0)
+    centres = torch.randn(8, 4) * 10
+    codes = (centres[:, None] + 0.1 * torch.randn(8, 4, 4)).reshape(32, 4)[torch.randperm(32)]
+    order = tree_order(codes, 4)
+    assert sorted(order.tolist()) == list(range(32))
+    groups = codes[order].view(8, 4, 4)
+    assert (groups - groups.mean(1, keepdim=True)).abs().max() < 1
+    model = tiny_model(TINY_VQ_PRIOR)
+    before = model.latent.quantizer.codebooks.detach().clone()
+    order_codebooks(model.latent.quantizer, 8)
+    for book, old in zip(model.latent.quantizer.codebooks, before, strict=True):
+        assert torch.equal(book.sort(0).values, old.sort(0).values)
+
+
+def test_only_powers_of_two_have_digits() -> None:
+    assert AutoencoderConfig("vq", codebook_size=4096, index_width=8).index_digits == (64, 64)
+    assert AutoencoderConfig("vq", codebook_size=2048, index_width=8).index_digits == (32, 64)
+    with pytest.raises(ModelError, match="power of two"):
+        dataclasses.replace(TINY_VQ_PRIOR, codebook_size=20)
