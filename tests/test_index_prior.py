@@ -50,6 +50,9 @@ def test_digits_come_back() -> None:
     encoder.encode(digits[:300], counts[:300])
     encoder.encode(digits[300:], counts[300:])
     data = encoder.finish()
+    transposed = DigitEncoder()
+    transposed.encode(digits, np.asfortranarray(counts))  # however the counts lie in memory
+    assert transposed.finish() == data
     ideal = -np.log2(counts[np.arange(500), digits] / 2**16).sum() / 8
     assert ideal <= len(data) < ideal + 8
     decoder = DigitDecoder(data)

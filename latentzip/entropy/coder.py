@@ -100,7 +100,7 @@ class DigitEncoder:
 
     def encode(self, digits: Symbols, counts: Indices) -> None:
         """Append digits (n,) in 0..D - 1 under counts (n, D), at least 1, each row TOTAL in all."""
-        self.coder.encode(digits, _EACH, counts.astype(np.float32))
+        self.coder.encode(digits, _EACH, _row_major(counts))
 
     def finish(self) -> bytes:
         return _bytes_of(self.coder)
@@ -115,11 +115,16 @@ class DigitDecoder:
 
     def decode(self, counts: Indices) -> Symbols:
         """The next digits (n,), under counts (n, D). Raises FormatError for data that no encoder wrote."""
-        return _decode(self.coder, _EACH, counts.astype(np.float32))
+        return _decode(self.coder, _EACH, _row_major(counts))
 
     def finish(self) -> None:
         """Raises FormatError where data is left over."""
         _check_exhausted(self.coder)
+
+
+def _row_major(counts: Indices) -> NDArray[np.float32]:
+    """constriction takes an array's memory for row-major, whatever its strides say."""
+    return np.ascontiguousarray(counts, dtype=np.float32)
 
 
 def _bytes_of(coder: Any) -> bytes:
