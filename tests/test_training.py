@@ -119,7 +119,9 @@ def test_a_run_leaves_a_model_that_encodes(
 @pytest.mark.parametrize("config", [TINY_KL, TINY_VQ, TINY_NORMAL], ids=["kl", "vq", "normal"])
 def test_training_lowers_the_loss(photographs: Path, tmp_path: Path, config: AutoencoderConfig) -> None:
     """On one fixed batch, at fixed rates, from the linear start; the codebooks begin at random."""
-    settings = dataclasses.replace(ALONE, max_steps=150, warmup_steps=5, vq_encoder_share=1.0, codebook_decay=0.99)
+    settings = dataclasses.replace(
+        ALONE, max_steps=150, warmup_steps=5, learning_rate=2e-3, vq_encoder_share=1.0, codebook_decay=0.99
+    )
     pictures = load_pictures(photographs, settings.crop, settings.cache_bytes)
     model = Autoencoder(config)
     start_from_principal_components(model, pictures.train, settings.lambdas, settings.seed)
@@ -356,12 +358,10 @@ def test_runs_are_named_after_start_and_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("config", "tolerance"), [(TINY_KL, 0.005), (TINY_VQ, 0.02)], ids=["kl", "vq"])
-def test_two_processes_train_as_one(
-    photographs: Path, tmp_path: Path, config: AutoencoderConfig, tolerance: float
-) -> None:
-    """The same global batches, the same losses, but for the noise that stands for rounding and the places on which dead
-    codes are put: those are each process's own."""
+@pytest.mark.parametrize("config", [TINY_KL, dataclasses.replace(TINY_VQ, codebook_size=64)], ids=["kl", "vq"])
+def test_two_processes_train_as_one(photographs: Path, tmp_path: Path, config: AutoencoderConfig) -> None:
+    """The same global batches, the same losses within half a percent: the noise that stands for rounding is each
+    process's own. (So many codes that none is dead within these steps: on what it would be put is left to chance.)"""
     (tmp_path / "config.json").write_text(config.to_json())
     command = ["-m", "latentzip", "train", "--data", str(photographs), "--config", str(tmp_path / "config.json")]
     command += ["--max-steps", "12", "--batch", "4", "--crop", "64", "--precision", "fp32", "--perceptual", "none"]
@@ -379,7 +379,7 @@ def test_two_processes_train_as_one(
     one, two, full = (log(tmp_path / name, "train")[-1] for name in ("one", "two", "full"))
     assert one["step"] == two["step"] == full["step"] == 12
     for term in ("total", "squared_error", "bpp", "commitment"):
-        assert two[term] == pytest.approx(one[term], rel=tolerance, abs=1e-9)
+        assert two[term] == pytest.approx(one[term], rel=0.005, abs=1e-9)
     assert full["adversarial_weight"] > 0
 
 

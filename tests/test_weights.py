@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from latentzip.errors import ModelError
 from latentzip.zoo import loading
@@ -84,4 +85,11 @@ def test_files_that_are_no_weights_are_refused(tmp_path, content: bytes) -> None
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"x\.safetensors: not a readable weights file"):
+        load_encoder(str(path), torch.device("cpu"))
+
+
+def test_a_model_of_another_family_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "foreign.safetensors"
+    save_file({"encoder.a": torch.zeros(1)}, path, {"config": '{"config_version": 1, "family": "ldm"}'})
+    with pytest.raises(ModelError, match=r"foreign\.safetensors: .*family 'ldm'"):
         load_encoder(str(path), torch.device("cpu"))

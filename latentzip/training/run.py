@@ -1,5 +1,6 @@
 """`latentzip train` below its command line: put a run together, start it, or go on with one."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable
@@ -22,7 +23,8 @@ from latentzip.training.parallel import World
 from latentzip.training.perceptual import load_perceptual
 from latentzip.training.settings import TrainSettings
 from latentzip.training.start import PCA, RANDOM, start
-from latentzip.zoo.checkpoints import MODEL_NAME, read_metadata
+from latentzip.zoo import checkpoints
+from latentzip.zoo.checkpoints import MODEL_NAME
 from latentzip.zoo.loading import locate
 
 DEFAULT_MINUTES = 30.0
@@ -57,7 +59,12 @@ def train(
         say = display.say if world.writes else _say_nothing
         perceptual = load_perceptual(settings.perceptual)
         say(f"perceptual loss: {perceptual.name if perceptual is not None else 'none'}")
-        pictures = load_pictures(data, settings.crop, settings.cache_bytes)
+        try:
+            pictures = load_pictures(data, settings.crop, settings.cache_bytes)
+        except TrainingError:
+            with contextlib.suppress(OSError):
+                out.rmdir()  # where it was made for nothing
+            raise
         _say_what_was_found(pictures, say)
         torch.manual_seed(settings.seed)
         model = Autoencoder(config)
@@ -110,7 +117,7 @@ def _fresh(
     if config is None and init in (PCA, RANDOM):
         config = AutoencoderConfig.for_factor("kl", 16)
     elif config is None:
-        config = AutoencoderConfig.from_json(read_metadata(locate(init))["config"])
+        config = checkpoints.read_config(locate(init))
     if init in (PCA, RANDOM):
         wishes = {**FROM_ZERO, **wishes}
     if not wishes.keys() & {"max_minutes", "max_steps"}:

@@ -64,6 +64,15 @@ def read_metadata(path: Path) -> dict[str, str]:
     return metadata
 
 
+def read_config(path: Path) -> AutoencoderConfig:
+    """The config of a weights file. Raises ModelError."""
+    try:
+        return AutoencoderConfig.from_json(read_metadata(path)["config"])
+    except ModelError as error:
+        message = str(error)
+        raise ModelError(message if message.startswith(f"{path}:") else f"{path}: {message}") from None
+
+
 def read_tensors(path: Path, parts: Iterable[str]) -> dict[str, Tensor]:
     """The tensors of some parts alone, as stored. Raises ModelError."""
     prefixes = tuple(part + "." for part in parts)

@@ -12,7 +12,14 @@ from latentzip.models.autoencoder import KlLatent, Latent, VqLatent, make_latent
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.lite import LiteDecoder, LiteEncoder
 from latentzip.models.prior import HyperAnalysis
-from latentzip.zoo.checkpoints import FINGERPRINT_BYTES, MODEL_NAME, fingerprint, read_metadata, read_tensors
+from latentzip.zoo.checkpoints import (
+    FINGERPRINT_BYTES,
+    MODEL_NAME,
+    fingerprint,
+    read_config,
+    read_metadata,
+    read_tensors,
+)
 from latentzip.zoo.registry import built_in, find_by_fingerprint, find_by_name
 
 
@@ -126,7 +133,7 @@ def _load_parts(path: Path, parts: list[str]) -> _Parts:
     for entry in built_in():
         if entry.path == path and hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
             raise ModelError(f"{path}: damaged (its SHA-256 is not the manifest's): install latentzip again")
-    return _Parts(path, metadata, AutoencoderConfig.from_json(metadata["config"]), read_tensors(path, parts))
+    return _Parts(path, metadata, read_config(path), read_tensors(path, parts))
 
 
 def _load_latent(parts: _Parts) -> LoadedLatent:
