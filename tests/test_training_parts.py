@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from latentzip.errors import ModelError
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.quantizer import ResidualQuantizer
 from latentzip.training.codebook import CodebookAverages, k_means, start_codebooks
-from latentzip.training.data import batch_at, load_pictures
+from latentzip.training.data import batch_at, batches, load_pictures
 from latentzip.training.journal import Journal
 from latentzip.training.optimizer import MixedOptimizer
 from latentzip.training.run import read_config
@@ -31,6 +32,16 @@ def test_batches_are_a_function_of_the_step(photographs: Path) -> None:
     assert first.dtype == torch.uint8
     assert torch.equal(first, again)
     assert not torch.equal(first, next_step)
+
+
+def test_the_thread_that_prepares_batches_ends_with_them(photographs: Path) -> None:
+    pictures = load_pictures(photographs, 64, 1 << 30)
+    before = threading.active_count()
+    ready = batches(pictures.train, 7, 3, 64, seed=5)
+    assert torch.equal(next(ready), batch_at(pictures.train, 7, 3, 64, seed=5))
+    assert threading.active_count() == before + 1
+    ready.close()
+    assert threading.active_count() == before
 
 
 def test_the_cache_stays_within_its_budget(photographs: Path) -> None:

@@ -3,7 +3,7 @@
 import queue
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +104,7 @@ def _random_crop(pixels: Pixels, crop: int, rng: np.random.Generator) -> Pixels:
     return window[:, ::-1] if rng.random() < 0.5 else window
 
 
-def batches(pictures: list[Pixels], first_step: int, batch: int, crop: int, seed: int) -> Iterator[Tensor]:
+def batches(pictures: list[Pixels], first_step: int, batch: int, crop: int, seed: int) -> Generator[Tensor, None, None]:
     """Batches from `first_step` on, prepared a few steps ahead in a thread. Endless."""
     ready: queue.Queue[Tensor | Exception] = queue.Queue(maxsize=4)
     stop = threading.Event()
@@ -119,13 +119,14 @@ def batches(pictures: list[Pixels], first_step: int, batch: int, crop: int, seed
                 item = error
             while not stop.is_set():
                 try:
-                    ready.put(item, timeout=0.5)
+                    ready.put(item, timeout=0.1)
                     break
                 except queue.Full:
                     continue
             step += 1
 
-    threading.Thread(target=work, daemon=True).start()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
     try:
         while True:
             item = ready.get()
@@ -134,3 +135,4 @@ def batches(pictures: list[Pixels], first_step: int, batch: int, crop: int, seed
             yield item
     finally:
         stop.set()
+        thread.join()  # a thread that still runs when the interpreter ends would abort the process

@@ -86,11 +86,12 @@ class Trainer:
         s = self.settings
         tally = _Tally()
         epoch_steps = max(1, round(len(pictures.train) / s.batch))
-        with _signals_to(self._on_signal), _memory_errors_explained(s):
+        ready = batches(pictures.train, self.step, s.batch, s.crop, s.seed)
+        with contextlib.closing(ready), _signals_to(self._on_signal), _memory_errors_explained(s):
             started, before = time.monotonic(), self.seconds
             logged = saved = self.seconds  # by the clock that all processes share, so that they report together
             share = self.world.share(s.batch)
-            for pixels in batches(pictures.train, self.step, s.batch, s.crop, s.seed):
+            for pixels in ready:
                 self.seconds = before + self._agreed_seconds(time.monotonic() - started)
                 progress = s.progress(self.step, self.seconds / 60)
                 if progress >= 1 or self._stop:
