@@ -52,8 +52,8 @@ def test_a_config_survives_json() -> None:
 def test_the_linear_start_is_already_a_codec() -> None:
     """Principal components of a photograph reconstruct it before the first training step."""
     pixels = read_image(IMAGES / "chelsea.png").pixels[:288, :448]
-    model = Autoencoder(dataclasses.replace(TINY_KL, latent_channels=64, prior_groups=(16, 48)))
-    start_from_principal_components(model, [pixels], (0.0005, 0.01), seed=0)
+    model = Autoencoder(dataclasses.replace(TINY_KL, latent_channels=64, prior_groups=(16, 48), lambdas=(0.0005, 0.01)))
+    start_from_principal_components(model, [pixels], seed=0)
     x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
         x_hat = model.decoder(model.encoder(x), torch.tensor([0.5]))

@@ -52,7 +52,7 @@ def test_the_gradients_are_those_of_the_formula(vgg_file: Path, config: Autoenco
     """Written out as one sum and followed back by autograd, the objective gives what `backward` gives."""
     settings = dataclasses.replace(SETTINGS, reconstruction=reconstruction, commitment_weight=0.3, kl_weight=0.01)
     discriminator = PatchDiscriminator(8, 2)
-    objective = Objective(settings, VggDistance(vgg_file), discriminator)
+    objective = Objective(settings, config.lambdas, VggDistance(vgg_file), discriminator)
     model, x = tiny_model(config).train(), crops()
     rate = RATE if config.prior != "normal" else torch.ones(3)
     last_layer = model.decoder.last_layer
@@ -65,19 +65,21 @@ def test_the_gradients_are_those_of_the_formula(vgg_file: Path, config: Autoenco
     torch.manual_seed(1)
     out = model(x, rate)
     parts = objective.parts(3, 64, 5)
-    low, high = settings.lambdas
+    low, high = model.config.lambdas
     weight = low * (high / low) ** rate
     error = (out.x_hat - x) * 127.5
     pixels = error.abs().mean((1, 2, 3)) * 2 * L1_LEVELS if reconstruction == "l1" else error.square().mean((1, 2, 3))
     distance = VggDistance(vgg_file)(parts.of(out.x_hat), parts.of(x))
-    relative = (weight / (low * high) ** 0.5)[parts.chosen] ** 0.7
-    l_rec = (settings.reconstruction_share * weight * pixels).mean() + 0.25 * (relative * distance).mean()
+    relative = weight / (low * high) ** 0.5
+    balance = relative**-0.4
+    l_rec = (settings.reconstruction_share * balance * weight * pixels).mean()
+    l_rec = l_rec + 0.25 * ((balance * relative**0.7)[parts.chosen] * distance).mean()
     l_adv = -discriminator(parts.of(out.x_hat)).mean()
     gradients = [torch.autograd.grad(loss, last_layer, retain_graph=True)[0] for loss in (l_rec, l_adv)]
     adversarial_weight = settings.disc_weight * gradients[0].norm() / gradients[1].norm()
     kl = settings.kl_weight * 2 * L1_LEVELS * 127.5 * weight * out.kl
     commitment = settings.commitment_weight * weight / (low * high) ** 0.5 * out.commitment
-    l_reg = (out.bpp + commitment + kl).mean()
+    l_reg = (balance * (out.bpp + commitment + kl)).mean()
     total = l_rec + adversarial_weight * l_adv + l_reg
     total.backward()
 
@@ -91,7 +93,7 @@ def test_the_gradients_are_those_of_the_formula(vgg_file: Path, config: Autoenco
 
 def test_each_term_begins_at_its_time(vgg_file: Path) -> None:
     settings = dataclasses.replace(SETTINGS, perceptual_start=0.3, disc_start=0.6, disc_lead=0.2)
-    objective = Objective(settings, VggDistance(vgg_file), PatchDiscriminator(8, 2))
+    objective = Objective(settings, TINY_KL.lambdas, VggDistance(vgg_file), PatchDiscriminator(8, 2))
     model, x = tiny_model(TINY_KL), crops()
 
     def terms(progress: float) -> tuple[bool, bool]:
@@ -108,11 +110,15 @@ def test_the_reconstruction_loss_in_8_bit_units() -> None:
     model, x = tiny_model(TINY_KL), crops()
     out = model(x, RATE)
     shifted = dataclasses.replace(out, x_hat=out.x_hat * 0 + x + 0.02, bpp=out.bpp * 0 + 0.5)
-    losses = Objective(settings, None).backward(x, shifted, RATE, model.decoder.last_layer, 0.0, 0)
+    losses = Objective(settings, model.config.lambdas, None).backward(
+        x, shifted, RATE, model.decoder.last_layer, 0.0, 0
+    )
     assert losses.squared_error.item() == pytest.approx((0.02 * 127.5) ** 2, rel=1e-3)
-    low, high = settings.lambdas
+    low, high = model.config.lambdas
     weights = [low * (high / low) ** r for r in RATE.tolist()]
-    assert losses.total.item() == pytest.approx(0.5 + np.mean(weights) * (0.02 * 127.5) ** 2, rel=1e-3)
+    balance = [(weight / (low * high) ** 0.5) ** -0.4 for weight in weights]
+    expected = [b * (0.5 + weight * (0.02 * 127.5) ** 2) for b, weight in zip(balance, weights, strict=True)]
+    assert losses.total.item() == pytest.approx(np.mean(expected), rel=1e-3)
 
 
 @pytest.mark.parametrize("form", ["hinge", "non-saturating"])

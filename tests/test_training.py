@@ -124,8 +124,8 @@ def test_training_lowers_the_loss(photographs: Path, tmp_path: Path, config: Aut
     )
     pictures = load_pictures(photographs, settings.crop, settings.cache_bytes)
     model = Autoencoder(config)
-    start_from_principal_components(model, pictures.train, settings.lambdas, settings.seed)
-    objective = Objective(settings, None)
+    start_from_principal_components(model, pictures.train, settings.seed)
+    objective = Objective(settings, config.lambdas, None)
     x = batch_at(pictures.train, 1000, 8, 64, seed=1).float() / 127.5 - 1
     rate = torch.tensor([1 / 3, 2 / 3, 1.0, 1.0]).repeat(2)
 
@@ -175,7 +175,7 @@ def test_the_last_two_checkpoints_and_the_best_are_kept(
 
     monkeypatch.setattr(loop, "validate", validate)
     pictures = load_pictures(photographs, 64, 1 << 30)
-    trainer = loop.Trainer(Autoencoder(TINY_VQ), Objective(ALONE, None), ALONE, tmp_path, CPU)
+    trainer = loop.Trainer(Autoencoder(TINY_VQ), Objective(ALONE, TINY_VQ.lambdas, None), ALONE, tmp_path, CPU)
     for step in (1, 2, 3, 4):
         trainer.step = step
         trainer._validate_and_save(pictures, loop.Journal(tmp_path, Notes()))

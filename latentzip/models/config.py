@@ -18,6 +18,7 @@ Prior = Literal["learned", "normal"]
 # but where the factor leaves no choice, and a linear transform of f x f pixels has at most 3 f f components.
 WIDTHS = {1: (32,), 2: (64,), 4: (64, 96), 8: (96, 192), 16: (96, 192), 32: (96, 192, 256)}
 CHANNELS = {1: 3, 2: 12, 4: 32, 8: 64, 16: 128, 32: 256}
+KL_LAMBDAS = (0.00012, 0.04)  # at factor 16 about 0.05 to 0.8 bpp
 # of latents for diffusion models, as in LDM (arXiv 2112.10752, table 8)
 NORMAL_CHANNELS = {1: 3, 2: 2, 4: 3, 8: 4, 16: 16, 32: 64}
 
@@ -39,6 +40,8 @@ class AutoencoderConfig:
     widths: tuple[int, ...] = (96, 192)
     encoder_blocks: int = 2
     decoder_blocks: int = 3
+    # Lagrangian weights at rates 0 and 1 of the squared error (8-bit units) against bits per pixel: what the rates mean
+    lambdas: tuple[float, float] = (0.0003, 0.006)
     # KL: channel groups that the prior codes one after the other, its widths, and the knots of the gain curve
     prior_groups: tuple[int, ...] = (32, 96)
     hyper_channels: int = 64
@@ -81,6 +84,7 @@ class AutoencoderConfig:
             factor=factor,
             latent_channels=channels,
             widths=WIDTHS[factor],
+            lambdas=KL_LAMBDAS if regularizer == "kl" and prior == "learned" else cls.lambdas,
             prior_groups=(first, channels - first),
             index_width=128 if regularizer == "vq" else 0,
         )

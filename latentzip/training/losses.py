@@ -21,6 +21,9 @@ from latentzip.training.settings import TrainSettings
 # A perceptual distance falls more slowly with the rate than the squared error: its weight grows with this power of
 # lambda, so that both keep their share of the loss from the lowest rate to the highest.
 PERCEPTUAL_POWER = 0.7
+# A picture counts with this power of lambda_mid / lambda: bits and weighted distances grow with lambda, and without it
+# the highest rates would make most of the gradient.
+BALANCE_POWER = 0.4
 # At an error of this many levels the absolute error pulls as hard as the squared one.
 L1_LEVELS = 6.0
 
@@ -44,12 +47,14 @@ class Objective:
     def __init__(
         self,
         settings: TrainSettings,
+        lambdas: tuple[float, float],
         perceptual: PerceptualDistance | None,
         discriminator: PatchDiscriminator | None = None,
         processes: int = 1,
     ) -> None:
-        """`processes` share the settings' batch, and so its costly parts."""
+        """`lambdas`: the model's, at rates 0 and 1. `processes` share the settings' batch, and so its costly parts."""
         self.settings = settings
+        self.lambdas = lambdas
         self.perceptual = perceptual
         self.discriminator = discriminator
         self.crops = max(1, settings.perceptual_crops // processes)
@@ -117,7 +122,7 @@ class Objective:
         distance = x.new_zeros(len(x)) if self.perceptual is None else self.perceptual(out.x_hat, x)
         error = (out.x_hat - x).square().mean((1, 2, 3)) * 127.5**2
         share = self.settings.reconstruction_share if self.perceptual is not None else 1.0
-        relative = self.settings.perceptual_weight * self._relative(weight)
+        relative = self.settings.perceptual_weight * self._relative(weight, PERCEPTUAL_POWER)
         return out.bpp + share * weight * error + relative * distance, distance
 
     def parts(self, batch: int, side: int, step: int) -> "Parts":
@@ -136,20 +141,22 @@ class Objective:
         s = self.settings
         with_perceptual = self.perceptual is not None and progress >= s.perceptual_start
         share = s.reconstruction_share if with_perceptual else 1.0
+        balance = self._relative(weight, -BALANCE_POWER)
         difference = (x_hat - x) * 127.5
         squared = difference.square().mean((1, 2, 3))
         if s.reconstruction == "l1":
             reconstruction = difference.abs().mean((1, 2, 3))
-            total = (share * 2 * L1_LEVELS * weight * reconstruction).mean()
+            total = (share * 2 * L1_LEVELS * balance * weight * reconstruction).mean()
         else:
             reconstruction = squared
-            total = (share * weight * reconstruction).mean()
+            total = (share * balance * weight * reconstruction).mean()
         perceptual = x.new_zeros(())
         if with_perceptual:
             assert self.perceptual is not None
             with s.autocast(x.device):
                 distance = self.perceptual(parts.of(x_hat), parts.of(x))
-            total = total + s.perceptual_weight * (self._relative(weight)[parts.chosen] * distance).mean()
+            relative = (balance * self._relative(weight, PERCEPTUAL_POWER))[parts.chosen]
+            total = total + s.perceptual_weight * (relative * distance).mean()
             perceptual = distance.mean()
         return total, {
             "reconstruction": reconstruction.mean(),
@@ -165,19 +172,18 @@ class Objective:
         commitment of the same strength keeps them from running away.
         """
         s = self.settings
-        low, high = s.lambdas
-        commitment = s.commitment_weight * weight / math.sqrt(low * high) * out.commitment
+        commitment = s.commitment_weight * self._relative(weight, 1) * out.commitment
         kl = s.kl_weight * 2 * L1_LEVELS * 127.5 * weight * out.kl
-        return (out.bpp + commitment + kl).mean()
+        return (self._relative(weight, -BALANCE_POWER) * (out.bpp + commitment + kl)).mean()
 
     def _lagrangian_weight(self, rate: Tensor) -> Tensor:
-        low, high = (math.log(value) for value in self.settings.lambdas)
+        low, high = (math.log(value) for value in self.lambdas)
         return torch.exp(low + rate * (high - low))
 
-    def _relative(self, weight: Tensor) -> Tensor:
-        """The weight against that in the middle of the range, with the perceptual power."""
-        low, high = self.settings.lambdas
-        return (weight / math.sqrt(low * high)) ** PERCEPTUAL_POWER
+    def _relative(self, weight: Tensor, power: float) -> Tensor:
+        """A power of the weight against that in the middle of the range."""
+        low, high = self.lambdas
+        return (weight / math.sqrt(low * high)) ** power
 
 
 @dataclass(frozen=True)

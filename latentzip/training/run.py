@@ -73,7 +73,7 @@ def train(
         discriminator = None
         if settings.disc_weight > 0:
             discriminator = PatchDiscriminator(settings.disc_width, settings.disc_layers)
-        objective = Objective(settings, perceptual and perceptual.to(device), discriminator, world.size)
+        objective = Objective(settings, config.lambdas, perceptual and perceptual.to(device), discriminator, world.size)
         trainer = Trainer(model, objective, settings, out, device, world)
         if resume:
             trainer.resume()

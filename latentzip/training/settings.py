@@ -33,8 +33,7 @@ class TrainSettings:
     # the encoder of a VQ model learns at this share of the rate: faster, its latents run away from their codes
     vq_encoder_share: float = 0.05
 
-    # L_rec. Lagrangian weights of the squared error (8-bit units, against bits per pixel) at rates 0 and 1
-    lambdas: tuple[float, float] = (0.0003, 0.006)
+    # L_rec; its weight against the bits is the model's (AutoencoderConfig.lambdas)
     reconstruction: Literal["mse", "l1"] = "mse"
     reconstruction_share: float = 0.4  # beside the perceptual loss
     # the perceptual part of L_rec, on parts of some of the batch's crops: it costs more than the networks

@@ -55,7 +55,7 @@ def start(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> st
     elif settings.train != "all":
         raise TrainingError(f"--train {settings.train} needs a model whose rest it keeps: give --init MODEL")
     if len(taken) < len(model.state_dict()):
-        start_from_principal_components(model, pictures.train, settings.lambdas, settings.seed)
+        start_from_principal_components(model, pictures.train, settings.seed)
     model.load_state_dict(taken, strict=False)
     if isinstance(model.latent, VqLatent) and "latent.quantizer.codebooks" not in taken:
         start_codebooks(model.latent.quantizer, _latents(model, pictures, settings))
@@ -90,15 +90,14 @@ def _latents(model: Autoencoder, pictures: Pictures, settings: TrainSettings) ->
     return torch.cat(vectors)[:wanted]
 
 
-def start_from_principal_components(
-    model: Autoencoder, pictures: list[Pixels], lambdas: tuple[float, float], seed: int
-) -> None:
+def start_from_principal_components(model: Autoencoder, pictures: list[Pixels], seed: int) -> None:
     """Set the linear transforms, the gains and the prior's scales.
 
-    `lambdas` are the Lagrangian weights at rates 0 and 1; between them they are interpolated logarithmically. The
-    latent is scaled so that a step of 1 is right in the middle; where the prior is N(0, 1), to unit variance.
+    Between its ends the Lagrangian weight is interpolated logarithmically. The latent is scaled so that a step of 1 is
+    right in the middle; where the prior is N(0, 1), to unit variance.
     """
     config = model.config
+    low, high = config.lambdas
     patches = _random_patches(pictures, config.factor, seed)  # (N, 3 f f) in [-1, 1]
     if config.latent_channels > patches.shape[1]:
         raise TrainingError(
@@ -110,7 +109,7 @@ def start_from_principal_components(
     order = np.argsort(variances)[::-1][: config.latent_channels]
     basis, deviations = vectors[:, order].T, np.sqrt(np.maximum(variances[order], 1e-6))  # (C, 3 f f), (C,)
 
-    middle = math.sqrt(lambdas[0] * lambdas[1])
+    middle = math.sqrt(low * high)
     scale = np.full((len(basis), 1), 127.5 / math.sqrt(STEP_CONSTANT / middle))
     if isinstance(model.latent, NormalLatent):
         scale = 1 / deviations[:, None]
@@ -126,7 +125,7 @@ def start_from_principal_components(
         model.decoder.linear.weight.copy_(torch.from_numpy(basis / scale).view(shape))
         model.decoder.linear.bias.copy_(torch.from_numpy(average_color))  # type: ignore[union-attr]
         if isinstance(model.latent, KlLatent):
-            gains = torch.linspace(-0.25, 0.25, config.gain_knots) * math.log(lambdas[1] / lambdas[0])
+            gains = torch.linspace(-0.25, 0.25, config.gain_knots) * math.log(high / low)
             model.latent.log_gain.copy_(gains[:, None].expand_as(model.latent.log_gain))
             model.latent.prior.start_at(torch.from_numpy(deviations * scale[:, 0] * 0.5 + 0.05).float())
 
