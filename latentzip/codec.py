@@ -1,7 +1,7 @@
 """The main path: a picture in, a .lz file's bytes out, and back."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,13 +12,15 @@ from torch.nn import functional as F
 from latentzip.container import DEFAULT_QUALITY, MAX_LEVEL, Chunk, ChunkType, Container, Flag, Header, pack, parse
 from latentzip.errors import FormatError, ModelError
 from latentzip.images import Picture, Pixels
-from latentzip.models.autoencoder import KlLatent, VqLatent
+from latentzip.models.autoencoder import Autoencoder, KlLatent, VqLatent
 from latentzip.models.posterior import GaussianPosterior
+from latentzip.models.quantizer import BEAM, EFFORT_BEAMS
 from latentzip.payload import parse_payload
 from latentzip.payload.kl import pack_kl
 from latentzip.payload.plain import pack_adaptive, pack_half
 from latentzip.payload.scans import Parsed, Payload, level_of_quality, rate_of_level, stages_of_quality
 from latentzip.payload.vq import pack_vq
+from latentzip.refinement import STEPS, count_tiles, refine
 from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, LoadedLatent
 
 # The networks see a picture in one piece, and memory grows with it.
@@ -35,6 +37,7 @@ class Analysed:
     width: int
     height: int
     greyscale: bool
+    beam: int = BEAM  # of a VQ model's search: how many choices of codes it keeps
 
 
 def encode_image(
@@ -74,6 +77,30 @@ def levels(model: LoadedLatent) -> range:
     return range(MAX_LEVEL + 1)
 
 
+def refine_latent(
+    picture: Picture, analysed: Analysed, model: Autoencoder, level: int, effort: int, report: Callable[[], None]
+) -> Analysed:
+    """Spend time on a smaller or better file: fit this picture's latent at this level, as a whole model can.
+
+    effort: 0..9, 0 for nothing. KL models with a learned prior take gradient steps and call `report` after each, see
+    `refinement_steps`; VQ models are only told to search longer; latents for diffusion models stay as they are.
+    """
+    analysed = replace(analysed, beam=EFFORT_BEAMS[effort])
+    if not isinstance(model.latent, KlLatent) or not STEPS[effort]:
+        return analysed
+    device = next(model.parameters()).device
+    x = _to_tensor(picture.pixels, model.config.factor).to(device)
+    rate = rate_of_level(level).to(device)
+    return replace(analysed, latent=refine(model, x, analysed.latent.clone(), rate, STEPS[effort], report))
+
+
+def refinement_steps(analysed: Analysed, model: LoadedLatent, effort: int) -> int:
+    """How often `refine_latent` reports."""
+    if not isinstance(model.latent, KlLatent):
+        return 0
+    return STEPS[effort] * count_tiles(*analysed.latent.shape[2:])
+
+
 @torch.inference_mode()
 def write_latent(
     analysed: Analysed, model: LoadedEncoder, level: int, *, coding: Coding = "auto", verify: bool = True
@@ -83,7 +110,7 @@ def write_latent(
     `coding`: "auto" quantises, "fp16" keeps a KL model's latent in half precision, whatever the level. `verify`: read
     the payload again and compare, so that no file leaves that cannot be read. Raises FormatError.
     """
-    payload = _pack(analysed.latent, model, level, coding)
+    payload = _pack(analysed, model, level, coding)
     header = Header(
         kind=payload.kind,
         flags=Flag.GREYSCALE if analysed.greyscale else Flag(0),
@@ -98,12 +125,12 @@ def write_latent(
     return pack(container)
 
 
-def _pack(y: Tensor, model: LoadedEncoder, level: int, coding: Coding) -> Payload:
-    latent = model.latent
+def _pack(analysed: Analysed, model: LoadedEncoder, level: int, coding: Coding) -> Payload:
+    latent, y = model.latent, analysed.latent
     if isinstance(latent, VqLatent):
         if coding == "fp16":
             raise FormatError(f"{model.name} is a VQ model, whose latents are codes: --coding fp16 needs a KL model")
-        return pack_vq(latent, y.cpu(), level)
+        return pack_vq(latent, y.cpu(), level, analysed.beam)
     if coding == "fp16":
         return pack_half(y.cpu())
     if isinstance(latent, KlLatent):

@@ -35,6 +35,7 @@ class Batch:
     verb: str
     as_json: bool
     quiet: bool
+    bar: bool = True  # of files; not where each file has a bar of its own
     records: list[Record] = field(default_factory=list)
     errors: list[Record] = field(default_factory=list)
 
@@ -64,7 +65,7 @@ class Batch:
             raise typer.Exit(1)
 
     def _with_progress(self, items: list[Any]) -> Iterator[Any]:
-        if self.quiet or len(items) < 2 or not sys.stderr.isatty():
+        if self.quiet or not self.bar or len(items) < 2 or not sys.stderr.isatty():
             yield from items
             return
         from rich.console import Console

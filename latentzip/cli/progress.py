@@ -1,7 +1,9 @@
-"""How a training run shows itself: a live bar on a terminal, a plain line a minute elsewhere."""
+"""How long work shows itself: a live bar on a terminal; of a training run a plain line a minute elsewhere."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -83,3 +85,15 @@ def describe(record: Record) -> str:
         parts.append("codes " + "/".join(f"{share:.0%}" for share in record["codebook_use"]))
     parts.append(f"lr {record['learning_rate']:.2g}")
     return "  ".join(parts)
+
+
+@contextlib.contextmanager
+def count_steps(name: str, steps: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """A bar of `steps` steps, with what is left of the time; gives what to call after each."""
+    if quiet or not steps or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(name, total=steps)
+        yield lambda: progress.advance(task)

@@ -39,7 +39,7 @@ ACTIVATION_LIMIT, WEIGHT_LIMIT, MAX_TERMS = 2.0**12, 2.0**3, 2**12
 def to_grid(x: Tensor, bits: int, limit: float) -> Tensor:
     """Nearest multiple of 2**-bits (halves go up) within [-limit, limit]. Exact for float64."""
     scale = 2.0**bits
-    return (torch.floor(x * scale + 0.5) / scale).clamp(-limit, limit)
+    return (x * scale).add_(0.5).floor_().div_(scale).clamp_(-limit, limit)
 
 
 class ExactConv2d(nn.Conv2d):
@@ -67,20 +67,34 @@ class ExactConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.exact:
             return super().forward(input)
-        return to_grid(
-            self._sum_of_products(input.clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)), ACTIVATION_BITS, ACTIVATION_LIMIT
-        )
-
-    def _sum_of_products(self, x: Tensor) -> Tensor:
-        """One matrix product per tap: no library algorithm (Winograd, FFT, TF32) can come between."""
-        batch, _, height, width = x.shape
         side = self.weight.shape[2]
-        x = F.pad(x, [side // 2] * 4)
-        out = x.new_zeros(batch, self.out_channels, height * width)
+        taps = [(dy, dx) for dy in range(side) for dx in range(side)]
+        out = self._sum_of_products(input, taps, slice(None))
+        return out.view(len(out), self.out_channels, *input.shape[2:])
+
+    def at_other_colour(self, input: Tensor, mask: Tensor) -> Tensor:
+        """The exact result at `mask` alone, one colour of a checkerboard, where `input` is zero: (B, C, n).
+
+        An even step leads to the same colour, so half of the taps meet nothing but zeros.
+        """
+        assert self.exact
+        side = self.weight.shape[2]
+        odd = [(dy, dx) for dy in range(side) for dx in range(side) if (dy + dx - side // 2 * 2) % 2]
+        return self._sum_of_products(input, odd, mask.flatten().nonzero()[:, 0])
+
+    def _sum_of_products(self, x: Tensor, taps: list[tuple[int, int]], positions: Tensor | slice) -> Tensor:
+        """(B, C, h, w) -> (B, C', n), at those of the h * w positions.
+
+        One matrix product per tap: no library algorithm (Winograd, FFT, TF32) can come between.
+        """
+        batch, _, height, width = x.shape
+        x = F.pad(x.clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT), [self.weight.shape[2] // 2] * 4)
+        out: Tensor | None = None
+        for dy, dx in taps:
+            window = x[:, :, dy : dy + height, dx : dx + width].reshape(batch, self.in_channels, -1)[:, :, positions]
+            product = self.weight[:, :, dy, dx].contiguous() @ window
+            out = product if out is None else out.add_(product)
+        assert out is not None
         if self.bias is not None:
             out += self.bias[:, None]
-        for dy in range(side):
-            for dx in range(side):
-                window = x[:, :, dy : dy + height, dx : dx + width].reshape(batch, self.in_channels, -1)
-                out += self.weight[:, :, dy, dx].contiguous() @ window
-        return out.view(batch, self.out_channels, height, width)
+        return to_grid(out, ACTIVATION_BITS, ACTIVATION_LIMIT)

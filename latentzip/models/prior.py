@@ -40,9 +40,9 @@ class GroupContext(nn.Module):
         )
 
     @property
-    def last(self) -> nn.Conv2d:
+    def last(self) -> ExactConv2d:
         layer = self.head[-1]
-        assert isinstance(layer, nn.Conv2d)
+        assert isinstance(layer, ExactConv2d)
         return layer
 
     def known(self, hyper: Tensor, coded: list[Tensor]) -> Tensor:
@@ -50,9 +50,22 @@ class GroupContext(nn.Module):
         hidden: Tensor = self.hyper(hyper)
         return hidden + self.earlier(torch.cat(coded, dim=1)) if self.earlier is not None else hidden
 
-    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden activations -> mean in steps, fractional scale index, (B, channels, h, w) each."""
-        mean, index = self.head(hidden).chunk(2, dim=1)
+    def forward(self, known: Tensor, mask: Tensor, anchors: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean in steps and fractional scale index of a pass, (B, channels, h, w) each.
+
+        known: (B, width, h, w); mask: the pass's positions, bool (h, w); anchors: (B, channels, h, w), what the pass
+        before coded, zero at the mask. In exact form nothing is computed outside the mask, and zeros are given there.
+        """
+        if not self.last.exact:
+            hidden = known if anchors is None else known + self.neighbours(anchors)
+            mean, index = self.head(hidden).chunk(2, dim=1)
+            return mean, index
+        columns = known[:, :, mask]
+        if anchors is not None:
+            columns = columns + self.neighbours.at_other_colour(anchors, mask)
+        out = known.new_zeros(len(known), self.last.out_channels, *mask.shape)
+        out[:, :, mask] = self.head(columns[..., None])[..., 0]
+        mean, index = out.chunk(2, dim=1)
         return mean, index
 
 
@@ -108,10 +121,10 @@ class HyperPrior(nn.Module):
         for context in self.contexts:
             assert isinstance(context, GroupContext)
             known = context.known(hyper, coded)
-            mean, index = context(known)
+            mean, index = context(known, even)
             anchors = code(mean, index, even)
             anchors = torch.where(even, anchors, torch.zeros_like(anchors))
-            mean, index = context(known + context.neighbours(anchors))
+            mean, index = context(known, ~even, anchors)
             others = code(mean, index, ~even)
             coded.append(torch.where(even, anchors, others))
         return torch.cat(coded, dim=1)

@@ -18,9 +18,9 @@ from latentzip.payload.scans import Parsed, Payload, check_scans, join_or_split
 Counts = NDArray[np.int64]
 
 
-def pack_vq(latent: VqLatent, y: Tensor, stages: int) -> Payload:
+def pack_vq(latent: VqLatent, y: Tensor, stages: int, beam: int) -> Payload:
     """Kind 2 where the model has a prior of indices, else 1. y: the encoder's latent (1, C, h, w) float32."""
-    indices = latent.quantizer.search(y, stages)
+    indices = latent.quantizer.search(y, stages, beam)
     if latent.prior is not None:
         return _pack_vq_prior(latent.quantizer, latent.prior, indices)
     width = _index_bits(latent)

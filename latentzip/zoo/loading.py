@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latentzip.errors import ModelError
-from latentzip.models.autoencoder import KlLatent, Latent, VqLatent, make_latent
+from latentzip.models.autoencoder import Autoencoder, KlLatent, Latent, VqLatent, make_latent
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.lite import LiteDecoder, LiteEncoder
 from latentzip.models.prior import HyperAnalysis
@@ -69,6 +69,14 @@ def load_decoder(path: Path, device: torch.device) -> LoadedDecoder:
     return LoadedDecoder(**vars(_load_latent(parts)), decoder=decoder.to(device), device=device)
 
 
+def load_autoencoder(source: str | None, device: torch.device) -> Autoencoder:
+    """All of a model in float32, its prior not exact: to follow gradients, not to code. Raises ModelError."""
+    parts = _load_parts(locate(source), ["encoder", "analysis", "latent", "decoder"])
+    model = Autoencoder(parts.config)
+    parts.fill(model, "")
+    return model.to(device)
+
+
 def load_latent(path: Path) -> LoadedLatent:
     """The latent space alone, to read symbols. Raises ModelError."""
     return _load_latent(_load_parts(path, ["latent"]))
@@ -117,14 +125,14 @@ class _Parts:
     tensors: dict[str, Tensor]
 
     def fill(self, module: nn.Module, part: str) -> None:
-        """Load the tensors of a part into its module, every one and no more."""
-        prefix = part + "."
+        """Load the tensors of a part (or "", of all) into its module, every one and no more."""
+        prefix = part + "." if part else ""
         state = {n.removeprefix(prefix): t for n, t in self.tensors.items() if n.startswith(prefix)}
         state = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
         try:
             module.load_state_dict(state)
         except RuntimeError as error:
-            raise ModelError(f"{self.path}: its {part} does not fit its config ({error})") from None
+            raise ModelError(f"{self.path}: its {part or 'model'} does not fit its config ({error})") from None
         module.requires_grad_(False).eval()
 
 
