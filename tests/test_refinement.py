@@ -48,7 +48,7 @@ def test_effort_lowers_what_is_minimised() -> None:
     low, high = model.config.lambdas
     weight = refinement.LAMBDA_FACTOR * low * (high / low) ** (level / 255)
     plain = analyse(picture, model)
-    refined = refine_latent(picture, plain, load_autoencoder(None, CPU), level, 4, nothing)
+    refined = refine_latent(picture, plain, load_autoencoder(None, CPU), level, 6, nothing)
     costs = []
     for analysed in (plain, refined):
         data = write_latent(analysed, model, level)
