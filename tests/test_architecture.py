@@ -23,7 +23,7 @@ FLOORS = {
     "zoo": 4,
     "payload": 4,
     "training": 5,
-    "refinement": 4.5,
+    "refinement": 4,
     "codec": 5,
     "rate": 6,
     "cli": 7,

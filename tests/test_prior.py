@@ -5,7 +5,7 @@ import torch
 from conftest import TINY_KL, tiny_model
 
 from latentzip.models.blocks import ACTIVATION_BITS, ExactConv2d, to_grid
-from latentzip.models.prior import SCALE_MAX, SCALE_MIN, HyperPrior, bits, index_of_scale, scale_of_index
+from latentzip.models.prior import SCALE_MAX, SCALE_MIN, HyperPrior, bits, checkerboard, index_of_scale, scale_of_index
 
 
 def prior() -> HyperPrior:
@@ -46,6 +46,18 @@ def test_an_exact_layer_agrees_with_rational_arithmetic() -> None:
         total = int((units[0] * weights[channel]).sum() + bias[channel])  # the middle position sees the whole input
         expected = (total + 2**15) // 2**16  # halves upwards
         assert int(layer(x)[0, channel, 1, 1] * scale) == expected
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (5, 4), (6, 7)])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_half_of_the_taps_suffice_at_the_other_colour(kernel: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    layer = ExactConv2d(6, 4, kernel)
+    layer.make_exact()
+    even = checkerboard(*size, torch.device("cpu"))
+    for colour in (even, ~even):
+        x = on_grid((2, 6, *size)) * colour
+        assert torch.equal(layer.at_other_colour(x, ~colour), layer(x)[:, :, ~colour])
 
 
 def test_an_exact_layer_is_close_to_its_original() -> None:

@@ -41,7 +41,13 @@ def encode(
     ] = None,
     effort: Annotated[
         int,
-        typer.Option("-e", "--effort", min=0, max=9, help="0 (fast) to 9: spend time on making the file smaller."),
+        typer.Option(
+            "-e",
+            "--effort",
+            min=0,
+            max=9,
+            help="0 (fast) to 9: spend time on a smaller file, of slightly lower quality at the same -q.",
+        ),
     ] = 0,
     coding: Annotated[
         Coding, typer.Option("--coding", help="fp16: a KL model's latents in half precision, for other programs.")

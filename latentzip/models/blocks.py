@@ -79,7 +79,7 @@ class ExactConv2d(nn.Conv2d):
         """
         assert self.exact
         side = self.weight.shape[2]
-        odd = [(dy, dx) for dy in range(side) for dx in range(side) if (dy + dx - side // 2 * 2) % 2]
+        odd = [(dy, dx) for dy in range(side) for dx in range(side) if (dy + dx) % 2]
         return self._sum_of_products(input, odd, mask.flatten().nonzero()[:, 0])
 
     def _sum_of_products(self, x: Tensor, taps: list[tuple[int, int]], positions: Tensor | slice) -> Tensor:

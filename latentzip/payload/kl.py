@@ -8,12 +8,8 @@ from torch import Tensor
 from latentzip.container import PayloadKind
 from latentzip.entropy.coder import ESCAPE_LIMIT, SymbolDecoder, SymbolEncoder
 from latentzip.models.autoencoder import KlLatent
-from latentzip.models.prior import HYPER_STRIDE, coded_index, coded_mean
+from latentzip.models.prior import CERTAIN, HYPER_STRIDE, coded_index, coded_mean
 from latentzip.payload.scans import Parsed, Payload, check_scans, join_or_split, rate_of_level
-
-# Values with this scale index are what the prior expects, and are not coded: a deviation of 0.11 steps makes any other
-# symbol a matter of one in 100,000, and with kl-f16 a quarter to two fifths of all values are such.
-CERTAIN = 0
 
 
 def pack_kl(latent: KlLatent, v: Tensor, hyperlatent: Tensor, level: int) -> Payload:
