@@ -28,6 +28,7 @@ class PayloadKind(IntEnum):
     KL_PRIOR = 3
     KL_ADAPTIVE = 4
     KL_HALF = 5
+    VQ_COUNTED = 6
 
 
 class Flag(IntFlag):

@@ -14,6 +14,7 @@ from latentzip.zoo.registry import find_by_fingerprint
 KIND_NAMES = {
     PayloadKind.VQ_FIXED: "VQ indices, fixed length",
     PayloadKind.VQ_PRIOR: "VQ indices, prior-coded",
+    PayloadKind.VQ_COUNTED: "VQ indices, adaptively coded",
     PayloadKind.KL_PRIOR: "KL latent, prior-coded",
     PayloadKind.KL_ADAPTIVE: "KL latent, adaptively coded",
     PayloadKind.KL_HALF: "KL latent, half precision",
@@ -46,7 +47,7 @@ def describe(data: bytes) -> Record:
     entry = find_by_fingerprint(header.latent_fingerprint, header.decoder_fingerprint)
     head = next((chunk.payload[:2] for chunk in container.chunks if chunk.type == ChunkType.SCAN), b"")
     setting: Record = {}
-    if header.kind in (PayloadKind.VQ_FIXED, PayloadKind.VQ_PRIOR) and len(head) == 2:
+    if header.kind in (PayloadKind.VQ_FIXED, PayloadKind.VQ_PRIOR, PayloadKind.VQ_COUNTED) and len(head) == 2:
         setting = {"stages": head[1]}
     elif header.kind in (PayloadKind.KL_PRIOR, PayloadKind.KL_ADAPTIVE) and len(head) == 2:
         setting = {"quality": round(1 + head[1] * (MAX_QUALITY - 1) / MAX_LEVEL)}

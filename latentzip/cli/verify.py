@@ -19,7 +19,11 @@ def verify(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Check .lz files: structure, checksums, and that their latents can be read."""
+    """Check .lz files: structure, checksums, and that their latents can be read, to the last symbol.
+
+    What it cannot prove: that a file shows the picture it was made from (the picture itself is needed for that), and
+    that the decoder paints it as the one did that its author saw, where that is another (it says so then).
+    """
 
     def work(path: Path) -> tuple[Record, str]:
         container = parse(read_bytes(path))
@@ -29,8 +33,11 @@ def verify(
 
         header = container.header
         weights = weights_for(header.latent_fingerprint, header.decoder_fingerprint, model)
-        read_symbols(container, load_latent(weights))
-        return {"file": str(path), "ok": True}, f"{path}: ok"
+        latent = load_latent(weights)
+        read_symbols(container, latent)
+        same = latent.decoder_fingerprint == header.decoder_fingerprint
+        remark = "" if same else ", but was made with another decoder: the picture may look different"
+        return {"file": str(path), "ok": True, "same_decoder": same}, f"{path}: ok{remark}"
 
     batch = Batch("verified", as_json, quiet)
     batch.run(files, lambda path: path, work)

@@ -32,8 +32,7 @@ class _Rows:
 
     def model(self, index: int) -> object:
         if index not in self.models:
-            counts = self.table[index, : self.lengths[index]].astype(np.float32)
-            self.models[index] = constriction.stream.model.Categorical(counts, perfect=False)
+            self.models[index] = _same_for_all(self.table[index, : self.lengths[index]])
         return self.models[index]
 
     def range(self, index: int) -> int:
@@ -93,7 +92,7 @@ class SymbolDecoder:
 
 
 class DigitEncoder:
-    """Digits in, each under counts of its own."""
+    """Digits in, each under counts of its own, or all under the same."""
 
     def __init__(self) -> None:
         self.coder = constriction.stream.queue.RangeEncoder()
@@ -101,6 +100,10 @@ class DigitEncoder:
     def encode(self, digits: Symbols, counts: Indices) -> None:
         """Append digits (n,) in 0..D - 1 under counts (n, D), at least 1, each row TOTAL in all."""
         self.coder.encode(digits, _EACH, _row_major(counts))
+
+    def encode_alike(self, digits: Symbols, counts: Indices) -> None:
+        """Append digits (n,) in 0..D - 1, all under counts (D,), at least 1, TOTAL in all."""
+        self.coder.encode(digits, _same_for_all(counts))
 
     def finish(self) -> bytes:
         return _bytes_of(self.coder)
@@ -117,6 +120,10 @@ class DigitDecoder:
         """The next digits (n,), under counts (n, D). Raises FormatError for data that no encoder wrote."""
         return _decode(self.coder, _EACH, _row_major(counts))
 
+    def decode_alike(self, number: int, counts: Indices) -> Symbols:
+        """The next digits (number,), all under counts (D,). Raises FormatError for data that no encoder wrote."""
+        return _decode(self.coder, _same_for_all(counts), number)
+
     def finish(self) -> None:
         """Raises FormatError where data is left over."""
         _check_exhausted(self.coder)
@@ -125,6 +132,10 @@ class DigitDecoder:
 def _row_major(counts: Indices) -> NDArray[np.float32]:
     """constriction takes an array's memory for row-major, whatever its strides say."""
     return np.ascontiguousarray(counts, dtype=np.float32)
+
+
+def _same_for_all(counts: Indices | Table) -> object:
+    return constriction.stream.model.Categorical(counts.astype(np.float32), perfect=False)
 
 
 def _bytes_of(coder: Any) -> bytes:

@@ -13,7 +13,7 @@ from latentzip.models.autoencoder import KlLatent, Latent, NormalLatent, VqLaten
 from latentzip.payload.kl import parse_kl
 from latentzip.payload.plain import parse_adaptive, parse_half
 from latentzip.payload.scans import Parsed
-from latentzip.payload.vq import parse_vq, parse_vq_prior
+from latentzip.payload.vq import parse_vq_counted, parse_vq_fixed, parse_vq_prior
 
 
 def parse_payload(
@@ -32,7 +32,9 @@ def parse_payload(
     if not scans:
         raise FormatError("has no whole scan: nothing of the picture has arrived")
     if kind == PayloadKind.VQ_FIXED and isinstance(latent, VqLatent):
-        return parse_vq(latent, scans, size, partial, most_parts)
+        return parse_vq_fixed(latent, scans, size, partial, most_parts)
+    if kind == PayloadKind.VQ_COUNTED and isinstance(latent, VqLatent):
+        return parse_vq_counted(latent, scans, size, partial, most_parts)
     if kind == PayloadKind.VQ_PRIOR and isinstance(latent, VqLatent) and latent.prior is not None:
         return parse_vq_prior(latent, latent.prior, scans, size, partial, most_parts)
     if kind == PayloadKind.KL_PRIOR and isinstance(latent, KlLatent):

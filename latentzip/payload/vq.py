@@ -1,4 +1,4 @@
-"""Kinds 1 and 2: indices of a VQ model's stages, at fixed length or coded with a learned prior."""
+"""Kinds 1, 2 and 6: indices of a VQ model's stages, at fixed length, with a learned prior, or by counting."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from latentzip.container import PayloadKind
 from latentzip.entropy.coder import DigitDecoder, DigitEncoder
+from latentzip.entropy.counts import MOST_CODES, decode_counted, encode_counted
 from latentzip.errors import FormatError
 from latentzip.models.autoencoder import VqLatent
 from latentzip.models.index_prior import IndexPrior, counts_of_logits
@@ -16,20 +17,32 @@ from latentzip.models.quantizer import ResidualQuantizer
 from latentzip.payload.scans import Parsed, Payload, check_scans, join_or_split
 
 Counts = NDArray[np.int64]
+_COUNTED_HEAD = 4  # bytes of a counted stage's length
 
 
 def pack_vq(latent: VqLatent, y: Tensor, stages: int, beam: int) -> Payload:
-    """Kind 2 where the model has a prior of indices, else 1. y: the encoder's latent (1, C, h, w) float32."""
+    """Kind 2 where the model has a prior of indices, else 1 or 6, whichever is shorter.
+
+    y: the encoder's latent (1, C, h, w) float32.
+    """
     indices = latent.quantizer.search(y, stages, beam)
     if latent.prior is not None:
         return _pack_vq_prior(latent.quantizer, latent.prior, indices)
+    rows = indices[0].flatten(1).numpy()
     width = _index_bits(latent)
-    bits = (indices[0].numpy().reshape(stages, -1, 1) >> np.arange(width - 1, -1, -1)) & 1
+    bits = (rows[..., None] >> np.arange(width - 1, -1, -1)) & 1
     parts = [np.packbits(stage.astype(np.uint8).reshape(-1)).tobytes() for stage in bits]
-    return Payload(PayloadKind.VQ_FIXED, join_or_split(b"".join(parts), lambda: parts, stages), indices)
+    kind = PayloadKind.VQ_FIXED
+    codes = latent.quantizer.codebooks.shape[1]
+    if 2 <= codes <= MOST_CODES:
+        counted = [encode_counted(stage, codes) for stage in rows]
+        if sum(map(len, counted)) + _COUNTED_HEAD * stages < sum(map(len, parts)):
+            kind = PayloadKind.VQ_COUNTED
+            parts = [len(part).to_bytes(_COUNTED_HEAD, "little") + part for part in counted]
+    return Payload(kind, join_or_split(b"".join(parts), lambda: parts, stages), indices)
 
 
-def parse_vq(
+def parse_vq_fixed(
     latent: VqLatent, scans: Sequence[bytes], size: tuple[int, int], partial: bool, most_parts: int | None
 ) -> Parsed:
     stages = _stages_in(latent, scans)
@@ -47,7 +60,37 @@ def parse_vq(
     indices = bits[:, : count * width].reshape(here, -1, width).astype(np.int64) @ (1 << np.arange(width - 1, -1, -1))
     if indices.max() >= latent.quantizer.codebooks.shape[1]:
         raise FormatError("has an index outside the codebook: the file is damaged")
-    symbols = torch.from_numpy(indices).view(1, here, *size)
+    return _parsed(latent, torch.from_numpy(indices).view(1, here, *size), stages)
+
+
+def parse_vq_counted(
+    latent: VqLatent, scans: Sequence[bytes], size: tuple[int, int], partial: bool, most_parts: int | None
+) -> Parsed:
+    stages = _stages_in(latent, scans)
+    wanted = check_scans(scans, stages, partial)
+    codes = latent.quantizer.codebooks.shape[1]
+    if not 2 <= codes <= MOST_CODES:
+        raise FormatError(f"counts its codes, of which there are {codes}: the file is damaged")
+    here = stages if wanted == 1 else len(scans)
+    data = b"".join((scans[0][2:], *scans[1:]))
+    rows = []
+    for _ in range(here):
+        length = int.from_bytes(data[:_COUNTED_HEAD], "little")
+        rest = data[_COUNTED_HEAD:]
+        part, data = rest[:length], rest[length:]
+        if len(part) < length or not part:
+            raise FormatError("ends within a stage: the file is damaged")
+        rows.append(part)
+    if data:
+        raise FormatError("has more in its payload than its stages: the file is damaged")
+    rows = rows[: most_parts or here]
+    indices = np.stack([decode_counted(row, size[0] * size[1], codes) for row in rows])
+    return _parsed(latent, torch.from_numpy(indices).view(1, len(rows), *size), stages)
+
+
+def _parsed(latent: VqLatent, symbols: Tensor, stages: int) -> Parsed:
+    """symbols (1, S, h, w) of the first S of the file's stages."""
+    here = symbols.shape[1]
     rate = torch.tensor([here / latent.quantizer.stages])
     return Parsed(symbols, latent.quantizer.decode(symbols), rate, (here, stages))
 
@@ -107,8 +150,7 @@ def parse_vq_prior(
     symbols = prior.sweep(latent.quantizer.codebooks, here, size, 1, code)
     for decoder in decoders[:here] if here == stages or wanted > 1 else []:
         decoder.finish()
-    rate = torch.tensor([here / latent.quantizer.stages])
-    return Parsed(symbols, latent.quantizer.decode(symbols), rate, (here, stages))
+    return _parsed(latent, symbols, stages)
 
 
 def _counts(logits: Tensor, mask: Tensor) -> Counts:
