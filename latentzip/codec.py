@@ -58,7 +58,7 @@ def analyse(picture: Picture, model: LoadedEncoder) -> Analysed:
     height, width = picture.pixels.shape[:2]
     _check_size(width, height)
     y = model.encoder(_to_tensor(picture.pixels, model.config.factor).to(model.device)).float()
-    if model.config.prior == "normal":
+    if model.config.gives_moments:
         y = GaussianPosterior(y).mode
     return Analysed(y, width, height, picture.greyscale)
 

@@ -1,6 +1,5 @@
 """What a run stands on: its pictures, its optimiser, its codebooks."""
 
-import dataclasses
 import sys
 import threading
 import types
@@ -78,7 +77,7 @@ def test_k_means_finds_clusters() -> None:
 
 def test_codebooks_follow_the_latents_and_dead_codes_come_back() -> None:
     torch.manual_seed(0)
-    quantizer = ResidualQuantizer(dataclasses.replace(TINY_VQ, stages=2, codebook_size=16))
+    quantizer = ResidualQuantizer(2, 16, TINY_VQ.latent_channels)
     latents = torch.randn(600, 8)
     with torch.no_grad():
         quantizer.codebooks[:, 8:] = 1000.0  # half of the codes are out of reach

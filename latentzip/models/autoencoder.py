@@ -6,11 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from latentzip.models.config import AutoencoderConfig
+from latentzip.models.families import ModelConfig
 from latentzip.models.index_prior import IndexPrior
+from latentzip.models.ldm import LdmConfig
 from latentzip.models.lite import LiteDecoder, LiteEncoder
 from latentzip.models.posterior import GaussianPosterior
 from latentzip.models.prior import HyperAnalysis, HyperPrior, bits, scale_table
 from latentzip.models.quantizer import ResidualQuantizer
+from latentzip.models.tiny import TinyConfig
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,10 @@ class VqLatent(nn.Module):
     A rate of s / K stands for the first s of K stages.
     """
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: AutoencoderConfig | LdmConfig) -> None:
         super().__init__()
-        self.quantizer = ResidualQuantizer(config)
-        self.prior = IndexPrior(config) if config.index_width else None
+        self.quantizer = ResidualQuantizer(config.stages, config.codebook_size, config.latent_channels)
+        self.prior = IndexPrior(config) if isinstance(config, AutoencoderConfig) and config.index_width else None
 
 
 class NormalLatent(nn.Module):
@@ -72,12 +75,12 @@ class NormalLatent(nn.Module):
     Diffusion models want latents of unit variance: (latent - mean) / std has it.
     """
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.zeros(config.latent_channels))
-        self.register_buffer("std", torch.ones(config.latent_channels))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
 
     @property
     def channels(self) -> int:
@@ -93,10 +96,13 @@ class NormalLatent(nn.Module):
 Latent = KlLatent | VqLatent | NormalLatent
 
 
-def make_latent(config: AutoencoderConfig) -> Latent:
-    if config.regularizer == "vq":
+def make_latent(config: ModelConfig) -> Latent:
+    """The latent space of a model of any family. Of public KL models it is scaled: its statistics stay 0 and 1."""
+    if not isinstance(config, TinyConfig) and config.regularizer == "vq":
         return VqLatent(config)
-    return KlLatent(config) if config.learns_prior else NormalLatent(config)
+    if isinstance(config, AutoencoderConfig) and config.learns_prior:
+        return KlLatent(config)
+    return NormalLatent(config.latent_channels)
 
 
 class Autoencoder(nn.Module):

@@ -1,11 +1,9 @@
 """The one description of an autoencoder, from which every module is built and which travels inside its weights file."""
 
-import dataclasses
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from latentzip.errors import ModelError
 
@@ -31,6 +29,8 @@ class AutoencoderConfig:
     space-to-depth of `factor / 2 ** (len(widths) - 1)` pixels, each further one by a stride of 2, so that the last
     stands at the latent's resolution.
     """
+
+    family: ClassVar[Literal["lite"]] = "lite"
 
     regularizer: Regularizer
     # KL: to a learned prior, the rate of a compressed file, or to N(0, 1), for latents that diffusion models like
@@ -94,9 +94,14 @@ class AutoencoderConfig:
         return self.regularizer == "kl" and self.prior == "learned"
 
     @property
+    def gives_moments(self) -> bool:
+        """Whether the encoder gives mean and log variance of a Gaussian posterior, or the latent itself."""
+        return self.prior == "normal"
+
+    @property
     def moments(self) -> int:
-        """Channels that the encoder gives: mean and log variance of a Gaussian posterior, or the latent itself."""
-        return self.latent_channels * (2 if self.prior == "normal" else 1)
+        """Channels that the encoder gives."""
+        return self.latent_channels * (2 if self.gives_moments else 1)
 
     @property
     def index_digits(self) -> tuple[int, int]:
@@ -114,28 +119,3 @@ class AutoencoderConfig:
     def patch(self) -> int:
         """Side in pixels of the space-to-depth that leads to the finest level."""
         return self.factor >> (len(self.widths) - 1)
-
-    def to_json(self) -> str:
-        """Inverse of `from_json`."""
-        return json.dumps({"config_version": CONFIG_VERSION, "family": "lite", **dataclasses.asdict(self)})
-
-    @classmethod
-    def from_json(cls, text: str) -> "AutoencoderConfig":
-        """Inverse of `to_json`. Raises ModelError for a config that this version cannot build."""
-        try:
-            fields: dict[str, Any] = json.loads(text)
-            version, family = fields.pop("config_version"), fields.pop("family")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ModelError(
-                f"the model's config is not readable ({error!r}): fetch or train the model again"
-            ) from None
-        if version != CONFIG_VERSION or family != "lite":
-            raise ModelError(
-                f"the model's config has version {version!r} and family {family!r}; this latentzip knows version"
-                f" {CONFIG_VERSION} of 'lite': install the latentzip that wrote it"
-            )
-        try:
-            fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-            return cls(**fields)
-        except TypeError as error:
-            raise ModelError(f"the model's config does not fit this version of latentzip ({error})") from None

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from latentzip.models.config import AutoencoderConfig
-
 VECTORS_AT_ONCE = 8192  # bounds the memory of their distances to all codes
 # How many choices of codes `search` keeps after each stage. On vq-f16's latents 4 leave 5 to 9 % less squared error
 # than the nearest codes one by one (0.2 to 0.4 dB in the picture), 16 another 3 %, at four times the time.
@@ -18,9 +16,9 @@ class ResidualQuantizer(nn.Module):
     The first `s` stages alone are a coarser quantiser, so a file may be cut after any stage.
     """
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, stages: int, codes: int, channels: int) -> None:
         super().__init__()
-        self.codebooks = nn.Parameter(torch.randn(config.stages, config.codebook_size, config.latent_channels))
+        self.codebooks = nn.Parameter(torch.randn(stages, codes, channels))
 
     @property
     def stages(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from latentzip.files import write_bytes
 from latentzip.models.config import AutoencoderConfig
+from latentzip.models.families import config_to_json
 from latentzip.training.data import Pictures
 from latentzip.training.journal import LOG_NAME
 from latentzip.training.settings import TrainSettings
@@ -22,7 +23,7 @@ def write_card(
     seconds: float,
 ) -> None:
     """OUT/model.md. Raises OutputError."""
-    architecture = ", ".join(f"{k} {v}" for k, v in json.loads(config.to_json()).items())
+    architecture = ", ".join(f"{k} {v}" for k, v in json.loads(config_to_json(config)).items())
     chosen = "\n".join(f"| {name} | {value} |" for name, value in json.loads(settings.to_public_json()).items())
     origin = Path(settings.init).name
     text = f"""# {out.name}

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from latentzip.errors import TrainingError
 from latentzip.models.autoencoder import Autoencoder, VqLatent
+from latentzip.models.families import config_to_json
 from latentzip.training.checkpoint import read_checkpoint, save_checkpoint
 from latentzip.training.codebook import CodebookAverages
 from latentzip.training.data import Pictures, batches
@@ -219,7 +220,7 @@ class Trainer:
     def save(self, *, best: bool = False) -> None:
         """Checkpoint for resumption, and the averaged weights as a model that encode and decode can use."""
         state = {
-            "config": self.model.config.to_json(),
+            "config": config_to_json(self.model.config),
             "settings": self.settings.to_json(),
             "step": self.step,
             "seconds": self.seconds,

@@ -12,6 +12,7 @@ import torch
 from latentzip.errors import ModelError, OutputError, TrainingError
 from latentzip.models.autoencoder import Autoencoder
 from latentzip.models.config import CONFIG_VERSION, AutoencoderConfig
+from latentzip.models.families import config_from_json, trainable
 from latentzip.training.card import write_card
 from latentzip.training.checkpoint import has_checkpoint, read_checkpoint
 from latentzip.training.data import Pictures, load_pictures
@@ -117,7 +118,7 @@ def _fresh(
     if config is None and init in (PCA, RANDOM):
         config = AutoencoderConfig.for_factor("kl", 16)
     elif config is None:
-        config = checkpoints.read_config(locate(init))
+        config = trainable(checkpoints.read_config(locate(init)))
     if init in (PCA, RANDOM):
         wishes = {**FROM_ZERO, **wishes}
     if not wishes.keys() & {"max_minutes", "max_steps"}:
@@ -129,7 +130,7 @@ def _resumed(
     out: Path, config: AutoencoderConfig | None, wishes: dict[str, Any]
 ) -> tuple[AutoencoderConfig, TrainSettings]:
     state = read_checkpoint(out)
-    stored = AutoencoderConfig.from_json(state["config"])
+    stored = trainable(config_from_json(state["config"]))
     if config is not None and config != stored:
         raise TrainingError(f"{out}: its checkpoint is of another architecture: choose another --out")
     try:
@@ -174,7 +175,7 @@ def read_config(path: Path) -> AutoencoderConfig:
     """
     try:
         fields = json.loads(path.read_text())
-        return AutoencoderConfig.from_json(json.dumps({"config_version": CONFIG_VERSION, "family": "lite", **fields}))
+        return trainable(config_from_json(json.dumps({"config_version": CONFIG_VERSION, "family": "lite", **fields})))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, TypeError) as error:

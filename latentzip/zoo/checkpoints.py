@@ -15,39 +15,49 @@ from torch import Tensor
 from latentzip.errors import ModelError
 from latentzip.files import write_atomically
 from latentzip.models.config import AutoencoderConfig
+from latentzip.models.families import ModelConfig, config_from_json, config_to_json
 
 MODEL_NAME = "model.safetensors"
 FINGERPRINT_BYTES = {"latent": 8, "decoder": 4}
 
 
-def fingerprint(config: AutoencoderConfig, tensors: dict[str, Tensor], part: str) -> bytes:
+def fingerprint(config: ModelConfig, tensors: dict[str, Tensor], part: str) -> bytes:
     """Leading bytes of the SHA-256 over the kind of model and the part's tensors, in the order of their names.
 
     part: "latent" (8 bytes: what the symbols of a file mean) or "decoder" (4 bytes: what pixels they become). Of the
     config only what the tensors do not show goes in: another decoder, deeper say, leaves the latent space what it was.
+    The latent space of a public KL model has no tensors that tell it from others: there the encoder's count too.
     """
-    digest = hashlib.sha256(f"lite {config.regularizer} f{config.factor}".encode())
-    for name in sorted(n for n in tensors if n.startswith(part + ".")):
+    digest = hashlib.sha256(f"{config.family} {config.regularizer} f{config.factor}".encode())
+    prefixes = [part + "."]
+    if not isinstance(config, AutoencoderConfig) and config.regularizer == "kl" and part == "latent":
+        digest.update(f" {config.scaling!r} {config.shift!r}".encode())
+        prefixes.append("encoder.")
+    for name in sorted(n for n in tensors if n.startswith(tuple(prefixes))):
         tensor = tensors[name]
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.digest()[: FINGERPRINT_BYTES[part]]
 
 
-def save_weights(path: Path, config: AutoencoderConfig, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
+def save_weights(path: Path, config: ModelConfig, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
     """Write a model, its floats in half precision. `notes` are kept in the metadata. Raises OutputError."""
-    half = {
-        name: (tensor.detach().half() if tensor.is_floating_point() else tensor.detach()).contiguous()
-        for name, tensor in tensors.items()
-    }
+    half = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
+    save_as_is(path, config, half, notes, overwrite=True)
+
+
+def save_as_is(
+    path: Path, config: ModelConfig, tensors: dict[str, Tensor], notes: dict[str, str], *, overwrite: bool
+) -> None:
+    """Write a model in the precision that its tensors have. Raises OutputError."""
+    kept = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     metadata = {
         **notes,
-        "config": config.to_json(),
-        "latent_fingerprint": fingerprint(config, half, "latent").hex(),
-        "decoder_fingerprint": fingerprint(config, half, "decoder").hex(),
+        "config": config_to_json(config),
+        **{f"{part}_fingerprint": fingerprint(config, kept, part).hex() for part in FINGERPRINT_BYTES},
     }
-    data = save(half, metadata)
-    write_atomically(path, lambda file: file.write(data), overwrite=True)
+    data = save(kept, metadata)
+    write_atomically(path, lambda file: file.write(data), overwrite=overwrite)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -59,15 +69,15 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise ModelError(f"{path}: no such model file") from None
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: not a readable weights file ({error})") from None
-    if "config" not in metadata:
-        raise ModelError(f"{path}: holds no latentzip model (its metadata has no config)")
     return metadata
 
 
-def read_config(path: Path) -> AutoencoderConfig:
+def read_config(path: Path) -> ModelConfig:
     """The config of a weights file. Raises ModelError."""
     try:
-        return AutoencoderConfig.from_json(read_metadata(path)["config"])
+        if "config" not in read_metadata(path):
+            raise ModelError("holds no latentzip model (its metadata has no config)")
+        return config_from_json(read_metadata(path)["config"])
     except ModelError as error:
         message = str(error)
         raise ModelError(message if message.startswith(f"{path}:") else f"{path}: {message}") from None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from latentzip.errors import ModelError
 from latentzip.models.autoencoder import Autoencoder, KlLatent, Latent, VqLatent, make_latent
 from latentzip.models.config import AutoencoderConfig
-from latentzip.models.lite import LiteDecoder, LiteEncoder
+from latentzip.models.families import ModelConfig, make_decoder, make_encoder, trainable
 from latentzip.models.prior import HyperAnalysis
 from latentzip.zoo.checkpoints import (
     FINGERPRINT_BYTES,
@@ -20,6 +20,7 @@ from latentzip.zoo.checkpoints import (
     read_metadata,
     read_tensors,
 )
+from latentzip.zoo.public import PICKLES, diffusers_folder, read_public
 from latentzip.zoo.registry import built_in, find_by_fingerprint, find_by_name
 
 
@@ -28,7 +29,7 @@ class LoadedLatent:
     """What both sides need. The latent space stays on the CPU, its prior in exact form."""
 
     name: str
-    config: AutoencoderConfig
+    config: ModelConfig
     latent: Latent
     latent_fingerprint: bytes
     decoder_fingerprint: bytes
@@ -36,26 +37,26 @@ class LoadedLatent:
 
 @dataclass(frozen=True)
 class LoadedEncoder(LoadedLatent):
-    encoder: LiteEncoder
+    encoder: nn.Module
     analysis: HyperAnalysis | None  # of models that learn their prior
     device: torch.device
 
 
 @dataclass(frozen=True)
 class LoadedDecoder(LoadedLatent):
-    decoder: LiteDecoder
+    decoder: nn.Module
     device: torch.device
 
 
 def load_encoder(source: str | None, device: torch.device) -> LoadedEncoder:
-    """`source`: name of a built-in model, weights file, run folder, or None for the default. Raises ModelError."""
+    """`source`: see `locate`. Raises ModelError."""
     path = locate(source)
     parts = _load_parts(path, ["encoder", "analysis", "latent"])
-    config = parts.config
-    encoder = LiteEncoder(config)
-    analysis = HyperAnalysis(config) if config.learns_prior else None
+    encoder = make_encoder(parts.config)
     parts.fill(encoder, "encoder")
-    if analysis is not None:
+    analysis = None
+    if parts.config.learns_prior:
+        analysis = HyperAnalysis(trainable(parts.config))
         parts.fill(analysis, "analysis")
         analysis.to(device)
     return LoadedEncoder(**vars(_load_latent(parts)), encoder=encoder.to(device), analysis=analysis, device=device)
@@ -64,15 +65,15 @@ def load_encoder(source: str | None, device: torch.device) -> LoadedEncoder:
 def load_decoder(path: Path, device: torch.device) -> LoadedDecoder:
     """Raises ModelError."""
     parts = _load_parts(path, ["latent", "decoder"])
-    decoder = LiteDecoder(parts.config)
+    decoder = make_decoder(parts.config)
     parts.fill(decoder, "decoder")
     return LoadedDecoder(**vars(_load_latent(parts)), decoder=decoder.to(device), device=device)
 
 
 def load_autoencoder(source: str | None, device: torch.device) -> Autoencoder:
-    """All of a model in float32, its prior not exact: to follow gradients, not to code. Raises ModelError."""
+    """All of a model of ours in float32, its prior not exact: to follow gradients, not to code. Raises ModelError."""
     parts = _load_parts(locate(source), ["encoder", "analysis", "latent", "decoder"])
-    model = Autoencoder(parts.config)
+    model = Autoencoder(trainable(parts.config))
     parts.fill(model, "")
     return model.to(device)
 
@@ -89,6 +90,8 @@ def weights_for(latent: bytes, decoder: bytes, explicit: str | None) -> Path:
     """
     if explicit is not None:
         path = locate(explicit)
+        if is_public(path):
+            return path  # what it is shows when all of it is read
         found = read_metadata(path).get("latent_fingerprint", "unknown")
         if found != latent.hex():
             raise ModelError(
@@ -105,24 +108,36 @@ def weights_for(latent: bytes, decoder: bytes, explicit: str | None) -> Path:
 
 
 def locate(source: str | None) -> Path:
-    """The weights file that a name of a built-in model, a path, a run folder or None (the default) stands for.
+    """The weights file, or folder of diffusers, that a name, a path, a run folder or None (the default) stands for.
 
-    Raises ModelError where there is none.
+    Names are those of built-in models, and of public ones that were pulled. Raises ModelError where there is none.
     """
     if source is None:
         return built_in()[0].path
     path = Path(source)
+    if path.is_dir() and not (path / MODEL_NAME).exists():
+        folder = diffusers_folder(path)
+        if folder is None:
+            raise ModelError(f"{path}: holds neither {MODEL_NAME} nor a model of diffusers (config.json)")
+        return folder
     if path.is_dir():
         path = path / MODEL_NAME
     return path if path.exists() else find_by_name(source).path
 
 
+def is_public(path: Path) -> bool:
+    """Whether a path that `locate` gave is a checkpoint of others, to be read by `zoo.public`. Raises ModelError."""
+    if path.is_dir() or path.suffix in PICKLES:
+        return True
+    return "config" not in read_metadata(path)
+
+
 @dataclass(frozen=True)
 class _Parts:
     path: Path
-    metadata: dict[str, str]
-    config: AutoencoderConfig
+    config: ModelConfig
     tensors: dict[str, Tensor]
+    prints: dict[str, bytes]
 
     def fill(self, module: nn.Module, part: str) -> None:
         """Load the tensors of a part (or "", of all) into its module, every one and no more."""
@@ -130,34 +145,39 @@ class _Parts:
         state = {n.removeprefix(prefix): t for n, t in self.tensors.items() if n.startswith(prefix)}
         state = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
         try:
-            module.load_state_dict(state)
+            module.load_state_dict(state, assign=True)
         except RuntimeError as error:
             raise ModelError(f"{self.path}: its {part or 'model'} does not fit its config ({error})") from None
         module.requires_grad_(False).eval()
 
 
 def _load_parts(path: Path, parts: list[str]) -> _Parts:
-    metadata = read_metadata(path)
+    if is_public(path):
+        public, tensors = read_public(path)
+        return _Parts(path, public, tensors, {part: fingerprint(public, tensors, part) for part in FINGERPRINT_BYTES})
     for entry in built_in():
         if entry.path == path and hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
             raise ModelError(f"{path}: damaged (its SHA-256 is not the manifest's): install latentzip again")
-    return _Parts(path, metadata, read_config(path), read_tensors(path, parts))
+    config, metadata = read_config(path), read_metadata(path)
+    if not isinstance(config, AutoencoderConfig):
+        parts = ["encoder", "latent", "decoder"]  # the encoder tells one latent space from another
+    tensors = read_tensors(path, parts)
+    prints = {}
+    for part, length in FINGERPRINT_BYTES.items():
+        try:
+            prints[part] = bytes.fromhex(metadata[f"{part}_fingerprint"])
+        except (KeyError, ValueError):
+            prints[part] = b""
+        has_part = any(name.startswith(part + ".") for name in tensors)
+        if len(prints[part]) != length or (has_part and fingerprint(config, tensors, part) != prints[part]):
+            raise ModelError(f"{path}: its {part} tensors are not those that its metadata names: get it again")
+    return _Parts(path, config, tensors, prints)
 
 
 def _load_latent(parts: _Parts) -> LoadedLatent:
     latent = make_latent(parts.config)
     parts.fill(latent, "latent")
-    prints = {}
-    for part, length in FINGERPRINT_BYTES.items():
-        try:
-            prints[part] = bytes.fromhex(parts.metadata[f"{part}_fingerprint"])
-        except (KeyError, ValueError):
-            prints[part] = b""
-        computed = fingerprint(parts.config, parts.tensors, part)
-        has_part = any(name.startswith(part + ".") for name in parts.tensors)
-        if len(prints[part]) != length or (has_part and computed != prints[part]):
-            raise ModelError(f"{parts.path}: its {part} tensors are not those that its metadata names: get it again")
     if isinstance(latent, KlLatent | VqLatent) and latent.prior is not None:
         latent.prior.make_exact()
     name = parts.path.parent.name if parts.path.name == MODEL_NAME else parts.path.stem
-    return LoadedLatent(name, parts.config, latent, prints["latent"], prints["decoder"])
+    return LoadedLatent(name, parts.config, latent, parts.prints["latent"], parts.prints["decoder"])
