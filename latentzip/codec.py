@@ -9,22 +9,38 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentzip.container import DEFAULT_QUALITY, MAX_LEVEL, Chunk, ChunkType, Container, Flag, Header, pack, parse
+from latentzip.container import (
+    DEFAULT_QUALITY,
+    MAX_LEVEL,
+    TILES,
+    Chunk,
+    ChunkType,
+    Container,
+    Flag,
+    Header,
+    pack,
+    parse,
+)
 from latentzip.errors import FormatError, ModelError
 from latentzip.images import Picture, Pixels
 from latentzip.models.autoencoder import Autoencoder, KlLatent, VqLatent
+from latentzip.models.config import AutoencoderConfig
 from latentzip.models.posterior import GaussianPosterior
 from latentzip.models.quantizer import BEAM, EFFORT_BEAMS
+from latentzip.models.tiled import run_tiled
 from latentzip.payload import parse_payload
 from latentzip.payload.kl import pack_kl
 from latentzip.payload.plain import pack_adaptive, pack_half
 from latentzip.payload.scans import Parsed, Payload, level_of_quality, rate_of_level, stages_of_quality
 from latentzip.payload.vq import pack_vq
 from latentzip.refinement import STEPS, count_tiles, refine
+from latentzip.tiling import TilePlan
 from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, LoadedLatent
 
 # The networks see a picture in one piece, and memory grows with it.
 MAX_PIXELS = 100_000_000
+# ... but for public models, whose attention needs memory by the square of the pixels
+TILE_FROM, TILE_SIDE = 1024 * 1024, 512
 
 Coding = Literal["auto", "fp16"]
 
@@ -37,6 +53,7 @@ class Analysed:
     width: int
     height: int
     greyscale: bool
+    tiles: TilePlan | None = None  # how the encoder saw it, and the decoder is to
     beam: int = BEAM  # of a VQ model's search: how many choices of codes it keeps
 
 
@@ -53,14 +70,40 @@ def encode_image(
 
 
 @torch.inference_mode()
-def analyse(picture: Picture, model: LoadedEncoder) -> Analysed:
-    """Run the encoder. Raises FormatError for a picture that is too large."""
+def analyse(picture: Picture, model: LoadedEncoder, tile: int | None = None) -> Analysed:
+    """Run the encoder. Raises FormatError for a picture that is too large.
+
+    Models of others see pictures of more than TILE_FROM pixels in tiles of `tile` pixels a side (0: never in tiles).
+    """
     height, width = picture.pixels.shape[:2]
     _check_size(width, height)
-    y = model.encoder(_to_tensor(picture.pixels, model.config.factor).to(model.device)).float()
-    if model.config.gives_moments:
+    config = model.config
+    x = _to_tensor(picture.pixels, config.factor)
+    plan = None if isinstance(config, AutoencoderConfig) else plan_tiles(width, height, config.factor, tile)
+    y = in_tiles(lambda part: model.encoder(part.to(model.device)), x, plan, config.factor, to_latent=True).float()
+    if config.gives_moments:
         y = GaussianPosterior(y).mode
-    return Analysed(y, width, height, picture.greyscale)
+    return Analysed(y, width, height, picture.greyscale, plan)
+
+
+def plan_tiles(width: int, height: int, factor: int, tile: int | None) -> TilePlan | None:
+    """Tiles for a picture, or None where it is seen in one piece."""
+    if tile == 0 or (tile is None and width * height <= TILE_FROM):
+        return None
+    side = max(2, (tile or TILE_SIDE) // factor)
+    plan = TilePlan(side, side // 4)
+    return plan if max(width, height) > side * factor else None
+
+
+def in_tiles(
+    network: Callable[[Tensor], Tensor], x: Tensor, plan: TilePlan | None, factor: int, *, to_latent: bool
+) -> Tensor:
+    """An encoder's or a decoder's work on x (1, C, H, W), in one piece or as the plan says."""
+    if plan is None:
+        return network(x)
+    if to_latent:
+        return run_tiled(network, x, plan, (x.shape[2] // factor, x.shape[3] // factor), 1)
+    return run_tiled(network, x, plan, (x.shape[2], x.shape[3]), factor)
 
 
 def level_for(model: LoadedLatent, quality: int) -> int:
@@ -113,13 +156,18 @@ def write_latent(
     payload = _pack(analysed, model, level, coding)
     header = Header(
         kind=payload.kind,
-        flags=Flag.GREYSCALE if analysed.greyscale else Flag(0),
+        flags=(Flag.GREYSCALE if analysed.greyscale else Flag(0)) | (Flag.TILED if analysed.tiles else Flag(0)),
         width=analysed.width,
         height=analysed.height,
         latent_fingerprint=model.latent_fingerprint,
         decoder_fingerprint=model.decoder_fingerprint,
     )
-    container = Container(header, tuple(Chunk(ChunkType.SCAN, scan) for scan in payload.scans))
+    chunks = [Chunk(ChunkType.SCAN, scan) for scan in payload.scans]
+    if analysed.tiles is not None:
+        chunks.insert(0, Chunk(ChunkType.TILES, TILES.pack(analysed.tiles.side, analysed.tiles.overlap)))
+    if model.public_name is not None:
+        chunks.append(Chunk(ChunkType.MODEL, model.public_name.encode()))
+    container = Container(header, tuple(chunks))
     if verify and not torch.equal(read_symbols(container, model).symbols, payload.symbols):
         raise FormatError("the latent that was written is not the one that is read again: please report this")
     return pack(container)
@@ -140,14 +188,14 @@ def _pack(analysed: Analysed, model: LoadedEncoder, level: int, coding: Coding) 
     return pack_adaptive(latent, y.cpu(), level)
 
 
-def decode_image(data: bytes, load: Callable[[Header], LoadedDecoder]) -> Picture:
-    """The bytes of a .lz file -> picture. `load` gives the model that the header asks for.
+def decode_image(data: bytes, load: Callable[[Container], LoadedDecoder]) -> Picture:
+    """The bytes of a .lz file -> picture. `load` gives the model that the file asks for.
 
     Raises FormatError for bytes that are not a whole, undamaged file, and ModelError for the wrong model.
     """
     container = parse(data)
-    model = load(container.header)
-    return paint(container.header, read_symbols(container, model), model)
+    model = load(container)
+    return paint(container, read_symbols(container, model), model)
 
 
 @torch.inference_mode()
@@ -171,9 +219,15 @@ def read_symbols(
 
 
 @torch.inference_mode()
-def paint(header: Header, parsed: Parsed, model: LoadedDecoder) -> Picture:
-    """Run the decoder on a file's symbols."""
-    x_hat = model.decoder(parsed.latent.to(model.device), parsed.rate.to(model.device)).cpu()
+def paint(container: Container, parsed: Parsed, model: LoadedDecoder) -> Picture:
+    """Run the decoder on a file's symbols, in tiles where the file says so. Raises FormatError."""
+    header, rate = container.header, parsed.rate.to(model.device)
+    plan = container.tile_plan
+
+    def network(latent: Tensor) -> Tensor:
+        return model.decoder(latent.to(model.device), rate).cpu()  # type: ignore[no-any-return]
+
+    x_hat = in_tiles(network, parsed.latent, plan, model.config.factor, to_latent=False)
     pixels = _to_pixels(x_hat)[: header.height, : header.width]
     return Picture(pixels, greyscale=bool(header.flags & Flag.GREYSCALE))
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
 from latentzip.errors import FormatError, TruncatedError
+from latentzip.tiling import TilePlan
 
 SIGNATURE = b"\x89LTZ\r\n\x1a\n"
 LZIP_SIGNATURE = b"LZIP"
 VERSION = 1
 HEADER = struct.Struct("<8sBBBBHH8s4sI")
 CRC = struct.Struct("<I")
+TILES = struct.Struct("<HH")  # side and overlap of tiles, in latent positions
 MAX_SIDE = 65535
 MAX_QUALITY, DEFAULT_QUALITY = 100, 50
 MAX_LEVEL = 255  # of a KL payload: finer than quality, so that a wanted size can be met
@@ -47,10 +49,12 @@ class ChunkType(IntEnum):
     ICC = 128
     EXIF = 129
     XMP = 130
+    MODEL = 131
 
 
-SUPPORTED_FLAGS = Flag.GREYSCALE
+SUPPORTED_FLAGS = Flag.GREYSCALE | Flag.TILED
 SUPPORTED_KINDS = tuple(PayloadKind)
+SUPPORTED_CHUNKS = (ChunkType.SCAN, ChunkType.TILES)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,20 @@ class Chunk:
 class Container:
     header: Header
     chunks: tuple[Chunk, ...]
+
+    @property
+    def model_name(self) -> str | None:
+        """What the public model is called that encoded it, where the file says so and it can be read."""
+        name = next((chunk.payload for chunk in self.chunks if chunk.type == ChunkType.MODEL), b"")
+        return name.decode("ascii") if name.isascii() and name.decode("ascii").isprintable() and name else None
+
+    @property
+    def tile_plan(self) -> TilePlan | None:
+        """How its networks see the picture: in tiles, or in one piece. Raises FormatError."""
+        plans = [chunk.payload for chunk in self.chunks if chunk.type == ChunkType.TILES]
+        if len(plans) != int(Flag.TILED in self.header.flags) or any(len(plan) != TILES.size for plan in plans):
+            raise FormatError("does not say clearly how it is tiled: the file is damaged")
+        return TilePlan(*TILES.unpack(plans[0])) if plans else None
 
 
 def pack(container: Container) -> bytes:
@@ -152,7 +170,7 @@ def _parse_chunk(data: bytes, start: int) -> tuple[Chunk, int]:
     if CRC.unpack_from(data, offset + length)[0] != zlib.crc32(body):
         raise FormatError(f"the checksum at byte {offset + length} does not fit: the file is damaged, get it again")
     kind = data[start]
-    if kind < FIRST_OPTIONAL_CHUNK and kind != ChunkType.SCAN:
+    if kind < FIRST_OPTIONAL_CHUNK and kind not in SUPPORTED_CHUNKS:
         raise FormatError(f"has a chunk of type {kind}, which this latentzip does not know: install a newer one")
     return Chunk(kind, data[offset : offset + length]), end
 

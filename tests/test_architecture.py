@@ -14,7 +14,8 @@ ROOT = Path(latentzip.__file__).parent
 
 # docs: design's floors. A module may import from its own package, and from lower floors.
 FLOORS = {
-    "errors": 1,
+    "errors": 0,
+    "tiling": 1,
     "container": 2,
     "images": 2,
     "files": 2,
@@ -26,6 +27,7 @@ FLOORS = {
     "refinement": 4,
     "codec": 5,
     "rate": 6,
+    "interop": 6,
     "cli": 7,
     "__main__": 8,
 }

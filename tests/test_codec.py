@@ -33,7 +33,7 @@ def pair(path: Path) -> tuple[LoadedEncoder, LoadedDecoder]:
 def test_any_size_comes_back_at_its_size(tiny_weights: dict[str, Path], kind: str, size: tuple[int, int]) -> None:
     encoder, decoder = pair(tiny_weights[kind])
     picture = noise_picture(*size)
-    decoded = decode_image(encode_image(picture, encoder), lambda header: decoder)
+    decoded = decode_image(encode_image(picture, encoder), lambda container: decoder)
     assert decoded.pixels.shape == picture.pixels.shape
     assert decoded.pixels.dtype == np.uint8
 
@@ -90,13 +90,13 @@ def test_symbols_do_not_depend_on_threads(tiny_weights: dict[str, Path], kind: s
 def test_a_greyscale_picture_stays_greyscale(tiny_weights: dict[str, Path]) -> None:
     encoder, decoder = pair(tiny_weights["kl"])
     picture = Picture(noise_picture(20, 20).pixels, greyscale=True)
-    assert decode_image(encode_image(picture, encoder), lambda header: decoder).greyscale
+    assert decode_image(encode_image(picture, encoder), lambda container: decoder).greyscale
 
 
 def test_the_wrong_model_is_refused(tiny_weights: dict[str, Path]) -> None:
     data = encode_image(noise_picture(32, 32), load_encoder(str(tiny_weights["kl"]), CPU))
     with pytest.raises(ModelError, match="encoded with another model"):
-        decode_image(data, lambda header: load_decoder(tiny_weights["vq"], CPU))
+        decode_image(data, lambda container: load_decoder(tiny_weights["vq"], CPU))
 
 
 def scan_of(container: Container) -> bytes:
@@ -122,13 +122,13 @@ def test_payloads_with_fitting_checksums_but_wrong_contents(tiny_weights: dict[s
         mutated[rng.integers(len(mutated))] ^= int(rng.integers(1, 256))
         length = rng.integers(len(mutated)) if attempt % 3 == 0 else len(mutated)
         try:
-            decode_image(with_payload(original, bytes(mutated[:length])), lambda header: decoder)
+            decode_image(with_payload(original, bytes(mutated[:length])), lambda container: decoder)
         except FormatError:
             refused += 1
     assert refused > 0
     for hostile in (b"", b"\0", b"\xff" + payload[1:], payload + bytes(4 * len(payload) + 40)):
         with pytest.raises(FormatError):
-            decode_image(with_payload(original, hostile), lambda header: decoder)
+            decode_image(with_payload(original, hostile), lambda container: decoder)
 
 
 def test_a_payload_of_the_other_kind_is_refused(tiny_weights: dict[str, Path]) -> None:
@@ -136,7 +136,7 @@ def test_a_payload_of_the_other_kind_is_refused(tiny_weights: dict[str, Path]) -
     original = parse(encode_image(noise_picture(40, 40), encoder))
     data = with_payload(original, scan_of(original), kind=PayloadKind.KL_PRIOR)
     with pytest.raises(ModelError, match="KL_PRIOR"):
-        decode_image(data, lambda header: decoder)
+        decode_image(data, lambda container: decoder)
 
 
 def test_absurd_sizes_are_refused_before_memory_is_taken(tiny_weights: dict[str, Path]) -> None:
@@ -144,7 +144,7 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(tiny_weights: dict[str,
     original = parse(encode_image(noise_picture(16, 16), encoder))
     bomb = with_payload(original, scan_of(original), width=65535, height=65535)
     with pytest.raises(FormatError, match="65535x65535"):
-        decode_image(bomb, lambda header: decoder)
+        decode_image(bomb, lambda container: decoder)
 
 
 def test_vq_indices_outside_the_codebook_are_refused() -> None:
@@ -240,7 +240,7 @@ def test_what_has_arrived_of_a_file_decodes(tiny_weights: dict[str, Path], kind:
         if parsed.parts not in seen:
             seen.add(parsed.parts)
             errors.append((parsed.latent - analysed.latent).square().mean().item())
-            assert paint(container.header, parsed, decoder).pixels.shape == (70, 90, 3)
+            assert paint(container, parsed, decoder).pixels.shape == (70, 90, 3)
     total = len(container.chunks)
     assert sorted(seen) == [(number, total) for number in range(1, total)]
     errors.append((read_symbols(container, decoder).latent - analysed.latent).square().mean().item())
@@ -304,7 +304,7 @@ def test_half_precision_is_kept_to_the_bit(tiny_weights: dict[str, Path], normal
     payload = scan_of(original)
     for hostile in (b"", payload[:-3], payload + b"x", bytes(len(payload)), zlib.compress(bytes(10**7))):
         with pytest.raises(FormatError):
-            decode_image(with_payload(original, hostile), lambda header: decoder)
+            decode_image(with_payload(original, hostile), lambda container: decoder)
 
 
 def test_codes_have_no_half_precision(tiny_weights: dict[str, Path]) -> None:

@@ -97,7 +97,7 @@ def test_a_run_leaves_a_model_that_encodes(
     assert any(f"VGG16 ({vgg_file.name})" in line for line in said)
     picture = read_image(IMAGES / "coffee.png")
     data = encode_image(picture, load_encoder(str(tmp_path), CPU), quality=100)
-    decoded = decode_image(data, lambda header: load_decoder(tmp_path / MODEL_NAME, CPU))
+    decoded = decode_image(data, lambda container: load_decoder(tmp_path / MODEL_NAME, CPU))
     assert abs(decoded.pixels.astype(int) - picture.pixels).mean() < 20
 
     last, validation = log(tmp_path, "train")[-1], log(tmp_path, "validation")[-1]
@@ -235,7 +235,7 @@ def test_every_factor_trains_and_round_trips(
     picture = read_image(IMAGES / "coffee.png")
     picture = dataclasses.replace(picture, pixels=picture.pixels[100:197, 100:165])
     data = encode_image(picture, load_encoder(str(tmp_path), CPU), quality=100)
-    decoded = decode_image(data, lambda header: load_decoder(tmp_path / MODEL_NAME, CPU))
+    decoded = decode_image(data, lambda container: load_decoder(tmp_path / MODEL_NAME, CPU))
     assert decoded.pixels.shape == picture.pixels.shape
     assert abs(decoded.pixels.astype(int) - picture.pixels).mean() < 25
 

@@ -18,6 +18,10 @@ def complain(message: str) -> None:
     print(f"latentzip: {message}", file=sys.stderr)
 
 
+def inform(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
 def human_size(count: int) -> str:
     """1234567 -> '1.18 MiB'."""
     size, unit = float(count), "B"

@@ -11,7 +11,7 @@ from latentzip.container import parse
 from latentzip.files import plan_outputs, read_bytes, write_bytes
 
 if TYPE_CHECKING:
-    from latentzip.container import Header
+    from latentzip.container import Container
     from latentzip.zoo.loading import LoadedDecoder
 
 
@@ -49,8 +49,8 @@ def decode(
     torch_place = torch_device(device)
     loaded: dict[Path, LoadedDecoder] = {}
 
-    def load(header: "Header") -> "LoadedDecoder":
-        path = weights_for(header.latent_fingerprint, header.decoder_fingerprint, model)
+    def load(container: "Container") -> "LoadedDecoder":
+        path = weights_for(container, model)
         if path not in loaded:
             loaded[path] = load_decoder(path, torch_place)
         return loaded[path]
@@ -59,9 +59,9 @@ def decode(
         source, target = job
         image_type = format_of(Path(f"picture{suffix}") if image_format or target == Path("-") else target)
         container = parse(read_bytes(source), partial=partial)
-        decoder = load(container.header)
+        decoder = load(container)
         parsed = read_symbols(container, decoder, partial=partial, most_parts=scans)
-        picture = paint(container.header, parsed, decoder)
+        picture = paint(container, parsed, decoder)
         write_bytes(target, image_bytes(picture, image_type), overwrite=force)
         height, width = picture.pixels.shape[:2]
         here, all_parts = parsed.parts

@@ -55,6 +55,12 @@ def encode(
     check: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Read each file's latent again before it is kept.")
     ] = True,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Side of tiles in pixels, for public models; 0: never. [default: 512 above one megapixel]"
+        ),
+    ] = None,
     force: Force = False,
     device: DeviceOption = Device.auto,
     quiet: Quiet = False,
@@ -87,7 +93,7 @@ def encode(
         source, target = job
         data = read_bytes(source)
         picture = read_image(data, name=str(source))
-        analysed = analyse(picture, loaded)
+        analysed = analyse(picture, loaded, tile)
         width, height = analysed.width, analysed.height
         limit = int(bpp * width * height / 8) if bpp is not None else most_bytes
         level = level_for(loaded, quality or DEFAULT_QUALITY)

@@ -56,12 +56,13 @@ def describe(data: bytes) -> Record:
         "height": header.height,
         "bytes": len(data),
         "bpp": len(data) * 8 / (header.width * header.height),
-        "model": entry.name if entry else None,
+        "model": entry.name if entry else container.model_name,
         "kind": KIND_NAMES[header.kind],
         **setting,
         "greyscale": bool(header.flags & Flag.GREYSCALE),
         "latent_fingerprint": header.latent_fingerprint.hex(),
         "decoder_fingerprint": header.decoder_fingerprint.hex(),
+        "built_in": entry is not None,
         "same_decoder": bool(entry and entry.decoder_fingerprint == header.decoder_fingerprint),
         "chunks": [
             {"type": CHUNK_NAMES.get(chunk.type, str(chunk.type)), "bytes": len(chunk.payload)}
@@ -71,8 +72,10 @@ def describe(data: bytes) -> Record:
 
 
 def _for_people(record: Record) -> str:
-    model = record["model"] or f"not built in (latent space {record['latent_fingerprint']})"
-    if record["model"] and not record["same_decoder"]:
+    model = record["model"] or "unknown"
+    if not record["built_in"]:
+        model += f", not built in (latent space {record['latent_fingerprint']})"
+    elif not record["same_decoder"]:
         model += ", with another decoder than the one here"
     chunks = ", ".join(f"{chunk['type']} {human_size(chunk['bytes'])}" for chunk in record["chunks"])
     setting = next((f", {name} {record[name]}" for name in ("stages", "quality") if name in record), "")

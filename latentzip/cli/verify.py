@@ -31,11 +31,9 @@ def verify(
         from latentzip.codec import read_symbols
         from latentzip.zoo.loading import load_latent, weights_for
 
-        header = container.header
-        weights = weights_for(header.latent_fingerprint, header.decoder_fingerprint, model)
-        latent = load_latent(weights)
+        latent = load_latent(weights_for(container, model))
         read_symbols(container, latent)
-        same = latent.decoder_fingerprint == header.decoder_fingerprint
+        same = latent.decoder_fingerprint == container.header.decoder_fingerprint
         remark = "" if same else ", but was made with another decoder: the picture may look different"
         return {"file": str(path), "ok": True, "same_decoder": same}, f"{path}: ok{remark}"
 

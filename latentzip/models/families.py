@@ -52,7 +52,9 @@ def config_from_json(text: str) -> ModelConfig:
             f" {CONFIG_VERSION} of {', '.join(FAMILIES)}: install the latentzip that wrote it"
         )
     try:
-        return FAMILIES[family](**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        build: Any = FAMILIES[family]
+        config: ModelConfig = build(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        return config
     except TypeError as error:
         raise ModelError(f"the model's config does not fit this version of latentzip ({error})") from None
 

@@ -1,12 +1,13 @@
 """Locate, verify and load the parts of a model that are needed, and no others."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from latentzip.container import Container
 from latentzip.errors import ModelError
 from latentzip.models.autoencoder import Autoencoder, KlLatent, Latent, VqLatent, make_latent
 from latentzip.models.config import AutoencoderConfig
@@ -20,6 +21,7 @@ from latentzip.zoo.checkpoints import (
     read_metadata,
     read_tensors,
 )
+from latentzip.zoo.hub import cached, find_public
 from latentzip.zoo.public import PICKLES, diffusers_folder, read_public
 from latentzip.zoo.registry import built_in, find_by_fingerprint, find_by_name
 
@@ -29,6 +31,7 @@ class LoadedLatent:
     """What both sides need. The latent space stays on the CPU, its prior in exact form."""
 
     name: str
+    public_name: str | None  # of a model that `models pull` knows
     config: ModelConfig
     latent: Latent
     latent_fingerprint: bytes
@@ -50,8 +53,7 @@ class LoadedDecoder(LoadedLatent):
 
 def load_encoder(source: str | None, device: torch.device) -> LoadedEncoder:
     """`source`: see `locate`. Raises ModelError."""
-    path = locate(source)
-    parts = _load_parts(path, ["encoder", "analysis", "latent"])
+    parts = _load_parts(locate(source), ["encoder", "analysis", "latent"])
     encoder = make_encoder(parts.config)
     parts.fill(encoder, "encoder")
     analysis = None
@@ -59,7 +61,9 @@ def load_encoder(source: str | None, device: torch.device) -> LoadedEncoder:
         analysis = HyperAnalysis(trainable(parts.config))
         parts.fill(analysis, "analysis")
         analysis.to(device)
-    return LoadedEncoder(**vars(_load_latent(parts)), encoder=encoder.to(device), analysis=analysis, device=device)
+    public = find_public(source) if source is not None else None
+    shared = replace(_load_latent(parts), public_name=public.name) if public else _load_latent(parts)
+    return LoadedEncoder(**vars(shared), encoder=encoder.to(device), analysis=analysis, device=device)
 
 
 def load_decoder(path: Path, device: torch.device) -> LoadedDecoder:
@@ -83,11 +87,12 @@ def load_latent(path: Path) -> LoadedLatent:
     return _load_latent(_load_parts(path, ["latent"]))
 
 
-def weights_for(latent: bytes, decoder: bytes, explicit: str | None) -> Path:
-    """The weights that decode a file with these fingerprints: `explicit` if given, else a built-in model's.
+def weights_for(container: Container, explicit: str | None) -> Path:
+    """The weights that decode a file: `explicit` if given, else a built-in model's, or a public one's in the cache.
 
-    Raises ModelError where they have another latent space, or none is known.
+    Raises ModelError where they have another latent space, or none is here. Nothing is ever downloaded.
     """
+    latent, decoder = container.header.latent_fingerprint, container.header.decoder_fingerprint
     if explicit is not None:
         path = locate(explicit)
         if is_public(path):
@@ -100,6 +105,8 @@ def weights_for(latent: bytes, decoder: bytes, explicit: str | None) -> Path:
             )
         return path
     entry = find_by_fingerprint(latent, decoder)
+    if entry is None and container.model_name is not None and find_public(container.model_name):
+        return locate(container.model_name)
     if entry is None:
         raise ModelError(
             f"needs a model that is not here (latent space {latent.hex()}): give -m the weights that encoded it"
@@ -122,7 +129,15 @@ def locate(source: str | None) -> Path:
         return folder
     if path.is_dir():
         path = path / MODEL_NAME
-    return path if path.exists() else find_by_name(source).path
+    if path.exists():
+        return path
+    model = find_public(source)
+    if model is None:
+        return find_by_name(source).path
+    place = cached(model)
+    if place is None:
+        raise ModelError(f"{source}: is not here yet: latentzip models pull {model.name}")
+    return place
 
 
 def is_public(path: Path) -> bool:
@@ -143,17 +158,39 @@ class _Parts:
         """Load the tensors of a part (or "", of all) into its module, every one and no more."""
         prefix = part + "." if part else ""
         state = {n.removeprefix(prefix): t for n, t in self.tensors.items() if n.startswith(prefix)}
-        state = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
-        try:
-            module.load_state_dict(state, assign=True)
-        except RuntimeError as error:
-            raise ModelError(f"{self.path}: its {part or 'model'} does not fit its config ({error})") from None
+        wanted = module.state_dict()
+        wrong = {
+            "lacks": [n for n in wanted if n not in state],
+            "should not have": [n for n in state if n not in wanted],
+            "has another shape of": [n for n, t in state.items() if n in wanted and t.shape != wanted[n].shape],
+        }
+        for what, names in wrong.items():
+            if names:
+                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                listed = ", ".join(prefix + name for name in names[:3])
+                raise ModelError(f"{self.path}: does not fit its config: it {what} {listed}{more}")
+        module.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()}, assign=True)
         module.requires_grad_(False).eval()
+
+
+def check_whole(path: Path, config: ModelConfig, tensors: dict[str, Tensor]) -> None:
+    """Raise ModelError where a model's tensors are not exactly those that its config asks for."""
+    parts = _Parts(path, config, tensors, {})
+    for part, module in (
+        ("encoder", make_encoder(config)),
+        ("decoder", make_decoder(config)),
+        ("latent", make_latent(config)),
+    ):
+        parts.fill(module, part)
+    strange = [name for name in tensors if not name.startswith(("encoder.", "decoder.", "latent."))]
+    if strange:
+        raise ModelError(f"{path}: has tensors that belong to no autoencoder: {', '.join(strange[:5])}")
 
 
 def _load_parts(path: Path, parts: list[str]) -> _Parts:
     if is_public(path):
         public, tensors = read_public(path)
+        check_whole(path, public, tensors)
         return _Parts(path, public, tensors, {part: fingerprint(public, tensors, part) for part in FINGERPRINT_BYTES})
     for entry in built_in():
         if entry.path == path and hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
@@ -180,4 +217,4 @@ def _load_latent(parts: _Parts) -> LoadedLatent:
     if isinstance(latent, KlLatent | VqLatent) and latent.prior is not None:
         latent.prior.make_exact()
     name = parts.path.parent.name if parts.path.name == MODEL_NAME else parts.path.stem
-    return LoadedLatent(name, parts.config, latent, parts.prints["latent"], parts.prints["decoder"])
+    return LoadedLatent(name, None, parts.config, latent, parts.prints["latent"], parts.prints["decoder"])

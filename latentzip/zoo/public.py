@@ -171,7 +171,7 @@ def config_of_compvis(state: Tensors) -> LdmConfig:
     """
     try:
         inner = state["decoder.conv_in.weight"].shape[1]
-        widths = []
+        widths: list[int] = []
         while (key := f"encoder.down.{len(widths)}.block.0.conv1.weight") in state:
             widths.append(state[key].shape[0])
         blocks = sum(f"encoder.down.0.block.{i}.conv1.weight" in state for i in range(16))
