@@ -148,7 +148,7 @@ def _record_of(found: ModelEntry | PublicModel) -> Record:
     if isinstance(found, PublicModel):
         place = cached(found)
         state = {"state": "cached" if place else "available", "bytes": cached_bytes(found)}
-        return {**vars(found), **state, "path": str(place) if place else None}
+        return {**vars(found), "revision": found.revision, **state, "path": str(place) if place else None}
     return {
         "name": found.name,
         "state": "built in",

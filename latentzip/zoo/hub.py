@@ -3,6 +3,8 @@
 Nothing here is ever downloaded but by `pull`, which a user asks for.
 """
 
+import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +27,23 @@ class PublicModel:
     regularizer: str
     scaling: float = 1.0
     shift: float = 0.0
-    revision: str = "main"  # a commit where it is known
     gated: bool = False  # to be agreed to on the Hub before it is pulled
+
+    @property
+    def revision(self) -> str:
+        """The commit that is pulled, where one is known to us: so that a name always means the same weights."""
+        return _COMMITS.get(self.repository, "main")
+
+
+_COMMITS = {
+    "stabilityai/sd-vae-ft-mse": "31f26fdeee1355a5c34592e401dd41e45d25a493",
+    "stabilityai/sd-vae-ft-ema": "f04b2c4b98319346dad8c65879f680b1997b204a",
+    "stabilityai/sdxl-vae": "6f5909a7e596173e25d4e97b07fd19cdf9611c76",
+    "madebyollin/sdxl-vae-fp16-fix": "207b116dae70ace3637169f1ddd2434b91b3a8cd",
+    "stabilityai/stable-diffusion-3-medium-diffusers": "ea42f8cef0f178587cf766dc8129abd379c90671",
+    "black-forest-labs/FLUX.1-schnell": "741f7c3ce8b383c54771c7003378a50191e9efe9",
+    "madebyollin/taesd": "614f76814bbe30edbe2e627ace1c2234c81a2c0e",
+}
 
 
 def _diffusers(folder: str = "") -> tuple[str, ...]:
@@ -120,46 +137,83 @@ def cached_bytes(model: PublicModel) -> int:
 
 
 def pull(model: PublicModel, say: Callable[[str], None]) -> Path:
-    """Download what is not cached yet; an interrupted download goes on where it stopped. Raises ModelError."""
+    """Download what is not cached yet, and check it against the Hub's checksums. Raises ModelError.
+
+    A connection that breaks is taken up again where it broke, a few times.
+    """
+    for name in model.files:
+        say(f"{model.repository}/{name}")
+        if not _is_as_published(_download(model, name)):
+            say(f"{name}: damaged in the cache, once more")
+            if not _is_as_published(_download(model, name, again=True)):
+                raise ModelError(
+                    f"{_where(model)}: {name} arrived with another checksum than the Hub names: pull again, later or"
+                    " by another network"
+                )
+    path = cached(model)
+    if path is None:
+        raise ModelError(
+            f"{_where(model)}: the cache does not hold what was downloaded: remove its folder below HF_HOME"
+        )
+    return path
+
+
+def _download(model: PublicModel, name: str, *, again: bool = False) -> Path:
     import huggingface_hub
     from huggingface_hub import errors
 
-    where = f"{model.name} ({model.repository})"
-    for name in model.files:
-        say(f"{model.repository}/{name}")
-        try:
-            huggingface_hub.hf_hub_download(model.repository, name, revision=model.revision)
-        except errors.GatedRepoError:
-            raise ModelError(
-                f"{where}: its authors want their licence agreed to first: do that at its page on the Hub, then log in"
-                " with `hf auth login` or set HF_TOKEN"
-            ) from None
-        except errors.RepositoryNotFoundError:
-            raise ModelError(
-                f"{where}: there is no such repository, or it is private: set HF_TOKEN if you may see it"
-            ) from None
-        except (errors.EntryNotFoundError, errors.RevisionNotFoundError) as error:
-            if isinstance(error, errors.LocalEntryNotFoundError):
-                raise ModelError(f"{where}: {_without_network()}") from None
-            raise ModelError(f"{where}: {name} is not there at {model.revision}: install a newer latentzip") from None
-        except errors.HfHubHTTPError as error:
-            raise ModelError(f"{where}: the Hub answered with an error ({_first_line(error)}): try again") from None
-        except (errors.OfflineModeIsEnabled, ConnectionError):
-            raise ModelError(f"{where}: {_without_network()}") from None
-        except OSError as error:
-            reason = error.strerror or _first_line(error)
-            raise ModelError(
-                f"{where}: could not be kept in the cache ({reason}): make room, or set HF_HOME to another place,"
-                " and pull again"
-            ) from None
-        except Exception as error:  # of whatever the transfer is made with
-            raise ModelError(
-                f"{where}: the download broke off ({_first_line(error)}): pull again to go on with it"
-            ) from None
-    path = cached(model)
-    if path is None:
-        raise ModelError(f"{where}: the cache does not hold what was downloaded: remove its folder below HF_HOME")
-    return path
+    where = _where(model)
+    try:
+        return Path(
+            huggingface_hub.hf_hub_download(model.repository, name, revision=model.revision, force_download=again)
+        )
+    except errors.GatedRepoError:
+        raise ModelError(
+            f"{where}: its authors want their licence agreed to first: do that at its page on the Hub, then log in"
+            " with `hf auth login` or set HF_TOKEN"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise ModelError(
+            f"{where}: there is no such repository, or it is private: set HF_TOKEN if you may see it"
+        ) from None
+    except errors.LocalEntryNotFoundError:
+        raise ModelError(f"{where}: {_without_network()}") from None
+    except (errors.EntryNotFoundError, errors.RevisionNotFoundError):
+        raise ModelError(f"{where}: {name} is not there at {model.revision}: install a newer latentzip") from None
+    except errors.HfHubHTTPError as error:
+        raise ModelError(f"{where}: the Hub answered with an error ({_first_line(error)}): try again") from None
+    except (errors.OfflineModeIsEnabled, ConnectionError):
+        raise ModelError(f"{where}: {_without_network()}") from None
+    except OSError as error:
+        reason = error.strerror or _first_line(error)
+        raise ModelError(
+            f"{where}: could not be kept in the cache ({reason}): make room, or set HF_HOME to another place, and pull"
+            " again"
+        ) from None
+    except Exception as error:  # of whatever the transfer is made with
+        raise ModelError(f"{where}: the download broke off ({_first_line(error)}): pull again") from None
+
+
+def _is_as_published(path: Path) -> bool:
+    """Whether a cached file has the checksum that the Hub gave for it, which is its blob's name.
+
+    SHA-256 of large files, git's SHA-1 of small ones. Caches without symbolic links do not keep the name: taken as is.
+    """
+    blob = path.resolve()
+    if re.fullmatch("[0-9a-f]{64}", blob.name):
+        digest = hashlib.sha256()
+    elif re.fullmatch("[0-9a-f]{40}", blob.name):
+        digest = hashlib.sha1(b"blob %d\0" % blob.stat().st_size)
+    else:
+        return True
+    with blob.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest() == blob.name
+
+
+def _where(model: PublicModel) -> str:
+    return f"{model.name} ({model.repository})"
 
 
 def _without_network() -> str:
