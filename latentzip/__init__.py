@@ -1,19 +1,45 @@
-"""latentzip: a neural image codec around a perceptual autoencoder."""
+"""latentzip: a neural image codec around a perceptual autoencoder. docs/python.md shows how it is used."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from latentzip.api import decode, encode, load_model
+    from latentzip.container import read_header
+    from latentzip.errors import LatentzipError
     from latentzip.interop import load_latents
+    from latentzip.LzImagePlugin import register
 
-__all__ = ["__version__", "load_latents"]
+__all__ = [
+    "LatentzipError",
+    "__version__",
+    "decode",
+    "encode",
+    "load_latents",
+    "load_model",
+    "read_header",
+    "register",
+]
+
+# What needs torch is imported when it is asked for, so that `latentzip --help` need not wait for it.
+_HOMES = {
+    "LatentzipError": "errors",
+    "decode": "api",
+    "encode": "api",
+    "load_latents": "interop",
+    "load_model": "api",
+    "read_header": "container",
+    "register": "LzImagePlugin",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """What needs torch is imported when it is asked for, so that `latentzip --help` need not wait for it."""
-    if name == "load_latents":
-        from latentzip.interop import load_latents
-
-        return load_latents
+    if name in _HOMES:
+        return getattr(import_module(f"latentzip.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'latentzip' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from latentzip.container import (
     parse,
 )
 from latentzip.errors import FormatError, ModelError
+from latentzip.extras import pack_extras, parse_metadata, parse_transparency
 from latentzip.images import Picture, Pixels
 from latentzip.models.autoencoder import Autoencoder, KlLatent, VqLatent
 from latentzip.models.config import AutoencoderConfig
@@ -34,6 +34,7 @@ from latentzip.payload.plain import pack_adaptive, pack_half
 from latentzip.payload.scans import Parsed, Payload, level_of_quality, rate_of_level, stages_of_quality
 from latentzip.payload.vq import pack_vq
 from latentzip.refinement import STEPS, count_tiles, refine
+from latentzip.settings import BitDepth, Coding
 from latentzip.tiling import TilePlan
 from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, LoadedLatent
 
@@ -41,8 +42,6 @@ from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, LoadedLatent
 MAX_PIXELS = 100_000_000
 # ... but for public models, whose attention needs memory by the square of the pixels
 TILE_FROM, TILE_SIDE = 1024 * 1024, 512
-
-Coding = Literal["auto", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ class Analysed:
     width: int
     height: int
     greyscale: bool
+    extras: tuple[Chunk, ...] = ()  # what the picture is beside its pixels
     tiles: TilePlan | None = None  # how the encoder saw it, and the decoder is to
     beam: int = BEAM  # of a VQ model's search: how many choices of codes it keeps
 
@@ -83,7 +83,7 @@ def analyse(picture: Picture, model: LoadedEncoder, tile: int | None = None) -> 
     y = in_tiles(lambda part: model.encoder(part.to(model.device)), x, plan, config.factor, to_latent=True).float()
     if config.gives_moments:
         y = GaussianPosterior(y).mode
-    return Analysed(y, width, height, picture.greyscale, plan)
+    return Analysed(y, width, height, picture.greyscale, pack_extras(picture), plan)
 
 
 def plan_tiles(width: int, height: int, factor: int, tile: int | None) -> TilePlan | None:
@@ -154,15 +154,21 @@ def write_latent(
     the payload again and compare, so that no file leaves that cannot be read. Raises FormatError.
     """
     payload = _pack(analysed, model, level, coding)
+    traits = {
+        Flag.GREYSCALE: analysed.greyscale,
+        Flag.ALPHA: any(chunk.type == ChunkType.ALPHA for chunk in analysed.extras),
+        Flag.TILED: analysed.tiles is not None,
+    }
     header = Header(
         kind=payload.kind,
-        flags=(Flag.GREYSCALE if analysed.greyscale else Flag(0)) | (Flag.TILED if analysed.tiles else Flag(0)),
+        flags=Flag(sum(flag for flag, holds in traits.items() if holds)),
         width=analysed.width,
         height=analysed.height,
         latent_fingerprint=model.latent_fingerprint,
         decoder_fingerprint=model.decoder_fingerprint,
     )
-    chunks = [Chunk(ChunkType.SCAN, scan) for scan in payload.scans]
+    # what a file that is cut short can least do without comes first
+    chunks = [*analysed.extras, *(Chunk(ChunkType.SCAN, scan) for scan in payload.scans)]
     if analysed.tiles is not None:
         chunks.insert(0, Chunk(ChunkType.TILES, TILES.pack(analysed.tiles.side, analysed.tiles.overlap)))
     if model.public_name is not None:
@@ -219,17 +225,21 @@ def read_symbols(
 
 
 @torch.inference_mode()
-def paint(container: Container, parsed: Parsed, model: LoadedDecoder) -> Picture:
-    """Run the decoder on a file's symbols, in tiles where the file says so. Raises FormatError."""
+def paint(container: Container, parsed: Parsed, model: LoadedDecoder, bit_depth: BitDepth = 8) -> Picture:
+    """Run the decoder on a file's symbols, in tiles where the file says so -> pixels of 8 or 16 bits.
+
+    Raises FormatError.
+    """
     header, rate = container.header, parsed.rate.to(model.device)
     plan = container.tile_plan
+    alpha, metadata = parse_transparency(container), parse_metadata(container)
 
     def network(latent: Tensor) -> Tensor:
         return model.decoder(latent.to(model.device), rate).cpu()  # type: ignore[no-any-return]
 
     x_hat = in_tiles(network, parsed.latent, plan, model.config.factor, to_latent=False)
-    pixels = _to_pixels(x_hat)[: header.height, : header.width]
-    return Picture(pixels, greyscale=bool(header.flags & Flag.GREYSCALE))
+    pixels = _to_pixels(x_hat, bit_depth)[: header.height, : header.width]
+    return Picture(pixels, bool(header.flags & Flag.GREYSCALE), alpha, metadata)
 
 
 def _check_size(width: int, height: int) -> None:
@@ -245,8 +255,9 @@ def _to_tensor(pixels: Pixels, factor: int) -> Tensor:
     return F.pad(x, (0, -x.shape[3] % factor, 0, -x.shape[2] % factor), mode="replicate")
 
 
-def _to_pixels(x_hat: Tensor) -> Pixels:
-    """(1, 3, H, W) float, about [-1, 1] -> (H, W, 3) uint8."""
-    levels = ((x_hat[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+def _to_pixels(x_hat: Tensor, bit_depth: BitDepth) -> Pixels:
+    """(1, 3, H, W) float, about [-1, 1] -> (H, W, 3) uint8 or uint16."""
+    top = 2**bit_depth - 1
+    levels = ((x_hat[0].clamp(-1, 1) + 1) * (top / 2)).round().to(torch.uint8 if bit_depth == 8 else torch.uint16)
     pixels: Pixels = levels.permute(1, 2, 0).numpy()
     return pixels

@@ -52,9 +52,9 @@ class ChunkType(IntEnum):
     MODEL = 131
 
 
-SUPPORTED_FLAGS = Flag.GREYSCALE | Flag.TILED
+SUPPORTED_FLAGS = Flag.GREYSCALE | Flag.ALPHA | Flag.TILED
 SUPPORTED_KINDS = tuple(PayloadKind)
-SUPPORTED_CHUNKS = (ChunkType.SCAN, ChunkType.TILES)
+SUPPORTED_CHUNKS = (ChunkType.SCAN, ChunkType.ALPHA, ChunkType.TILES)
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ class Header:
     height: int
     latent_fingerprint: bytes  # 8 bytes
     decoder_fingerprint: bytes  # 4 bytes
+
+    @property
+    def mode(self) -> str:
+        """Of the decoded picture, as Pillow calls it: L, LA, RGB or RGBA."""
+        return ("L" if self.flags & Flag.GREYSCALE else "RGB") + ("A" if self.flags & Flag.ALPHA else "")
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,11 @@ def parse(data: bytes, *, partial: bool = False) -> Container:
     if offset != len(data):
         raise FormatError(f"has {len(data) - offset} bytes after its end: the file is damaged, or two were joined")
     return Container(header, tuple(chunks))
+
+
+def read_header(data: bytes) -> Header:
+    """The header of a .lz file, of which the first 32 bytes are enough. Raises FormatError, or TruncatedError."""
+    return _parse_header(data)[0]
 
 
 def _parse_header(data: bytes) -> tuple[Header, int]:

@@ -9,6 +9,10 @@ class ImageError(LatentzipError):
     """A picture that cannot be read, or cannot be kept faithfully."""
 
 
+class UsageError(LatentzipError):
+    """Wishes that contradict each other, or that nothing can meet, whatever the file."""
+
+
 class FormatError(LatentzipError):
     """Bytes that are not a valid .lz file."""
 

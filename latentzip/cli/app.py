@@ -1,6 +1,7 @@
 """The `latentzip` command: its subcommands, and what becomes of errors and interrupts."""
 
 import sys
+import warnings
 from enum import IntEnum
 from typing import Annotated
 
@@ -9,13 +10,13 @@ import typer
 from latentzip import __version__
 from latentzip.cli import decode, encode, info, models, train, verify
 from latentzip.cli.console import complain
-from latentzip.errors import LatentzipError
+from latentzip.errors import LatentzipError, UsageError
 
 
 class ExitCode(IntEnum):
     OK = 0
     FAILED = 1
-    USAGE = 2  # given by typer
+    USAGE = 2  # given by typer too
     INTERRUPTED = 130
 
 
@@ -50,11 +51,12 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(f"latentzip {__version__}")
         return
+    warnings.filterwarnings("ignore", module="PIL")  # of odd files; what matters of them is said in our words
     try:
         app()
     except LatentzipError as error:
         complain(str(error))
-        sys.exit(ExitCode.FAILED)
+        sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.FAILED)
     except OSError as error:  # what nobody below expected: a disk that is full or gone
         if isinstance(error, BrokenPipeError):
             sys.stdout = None  # nobody reads it, and closing it would fail once more

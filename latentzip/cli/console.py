@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,12 @@ def human_size(count: int) -> str:
             break
         size /= 1024
     return f"{count} B" if unit == "B" else f"{size:.3g} {unit}" if size < 100 else f"{size:.0f} {unit}"
+
+
+def in_brackets(remarks: Iterable[str]) -> str:
+    """("a", "b") -> '  (a; b)', and nothing for none."""
+    text = "; ".join(remarks)
+    return f"  ({text})" if text else ""
 
 
 @dataclass

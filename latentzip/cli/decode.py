@@ -1,18 +1,19 @@
 """`latentzip decode`"""
 
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from latentzip.cli.console import Batch, Record
-from latentzip.cli.options import Device, DeviceOption, Force, Json, Output, Quiet, check_streams, torch_device
-from latentzip.container import parse
+from latentzip.cli.console import Batch, Record, in_brackets
+from latentzip.cli.options import Device, DeviceOption, Force, Json, Output, Quiet, check_streams
 from latentzip.files import plan_outputs, read_bytes, write_bytes
 
-if TYPE_CHECKING:
-    from latentzip.container import Container
-    from latentzip.zoo.loading import LoadedDecoder
+
+class BitDepth(str, Enum):
+    eight = "8"
+    sixteen = "16"
 
 
 def decode(
@@ -31,6 +32,13 @@ def decode(
     scans: Annotated[
         int | None, typer.Option("--scans", min=1, help="Decode the first parts of the latent alone.")
     ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option("-q", "--quality", min=1, max=100, help="Of jpg, webp, avif. [default: 95; webp loses nothing]"),
+    ] = None,
+    bit_depth: Annotated[
+        BitDepth, typer.Option("--bit-depth", help="Of a sample; 16, for png and tiff, has the decoder's finer levels.")
+    ] = BitDepth.eight,
     force: Force = False,
     device: DeviceOption = Device.auto,
     quiet: Quiet = False,
@@ -38,33 +46,34 @@ def decode(
 ) -> None:
     """Decode .lz files: photo.lz becomes photo.png."""
     check_streams(output, inputs, as_json)
-    from latentzip.images import format_of, image_bytes
+    depth: Literal[8, 16] = 16 if bit_depth is BitDepth.sixteen else 8
+    from latentzip.images import check_output_wishes, format_of, image_bytes
 
     suffix = f".{image_format.lower().lstrip('.')}" if image_format else ".png"
     format_of(Path(f"picture{suffix}"))
     jobs = plan_outputs(inputs, output, suffix, overwrite=force)
-    from latentzip.codec import paint, read_symbols
-    from latentzip.zoo.loading import load_decoder, weights_for
 
-    torch_place = torch_device(device)
-    loaded: dict[Path, LoadedDecoder] = {}
+    def format_for(target: Path) -> str:
+        return format_of(Path(f"picture{suffix}") if image_format or target == Path("-") else target)
 
-    def load(container: "Container") -> "LoadedDecoder":
-        path = weights_for(container, model)
-        if path not in loaded:
-            loaded[path] = load_decoder(path, torch_place)
-        return loaded[path]
+    for _, target in jobs:
+        check_output_wishes(format_for(target), quality, depth)
+    from latentzip.api import decode_picture
 
     def work(job: tuple[Path, Path]) -> tuple[Record, str]:
         source, target = job
-        image_type = format_of(Path(f"picture{suffix}") if image_format or target == Path("-") else target)
-        container = parse(read_bytes(source), partial=partial)
-        decoder = load(container)
-        parsed = read_symbols(container, decoder, partial=partial, most_parts=scans)
-        picture = paint(container, parsed, decoder)
-        write_bytes(target, image_bytes(picture, image_type), overwrite=force)
-        height, width = picture.pixels.shape[:2]
-        here, all_parts = parsed.parts
+        decoded = decode_picture(
+            read_bytes(source),
+            model,
+            device.value,
+            partial=partial,
+            most_parts=scans,
+            bit_depth=depth,
+        )
+        here, all_parts = decoded.parts
+        data, remarks = image_bytes(decoded.picture, format_for(target), quality)
+        write_bytes(target, data, overwrite=force)
+        height, width = decoded.picture.pixels.shape[:2]
         record = {
             "input": str(source),
             "output": str(target),
@@ -72,9 +81,10 @@ def decode(
             "height": height,
             "scans": here,
             "scans_in_all": all_parts,
+            "remarks": list(remarks),
         }
         amount = f"  {here} of {all_parts} scans" if here < all_parts else ""
-        return record, f"{source} -> {target}  {width}x{height}{amount}"
+        return record, f"{source} -> {target}  {width}x{height}{amount}{in_brackets(remarks)}"
 
     batch = Batch("decoded", as_json, quiet)
     batch.run(jobs, lambda job: job[0], work)

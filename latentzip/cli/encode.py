@@ -2,18 +2,22 @@
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from latentzip.cli.console import Batch, Record, human_size
-from latentzip.cli.options import Device, DeviceOption, Force, Json, Output, Quiet, check_streams, torch_device
+from latentzip.cli.console import Batch, Record, human_size, in_brackets
+from latentzip.cli.options import Device, DeviceOption, Force, Json, Output, Quiet, check_streams
 from latentzip.container import DEFAULT_QUALITY, MAX_QUALITY
 from latentzip.files import plan_outputs, read_bytes, write_bytes
-from latentzip.rate import highest_level_within, parse_size
+from latentzip.rate import parse_size
+from latentzip.settings import MAX_EFFORT, EncodeSettings
 
-if TYPE_CHECKING:
-    from latentzip.codec import Analysed
+
+class MetadataChoice(str, Enum):
+    icc = "icc"
+    all = "all"
+    none = "none"
 
 
 class Coding(str, Enum):
@@ -45,7 +49,7 @@ def encode(
             "-e",
             "--effort",
             min=0,
-            max=9,
+            max=MAX_EFFORT,
             help="0 (fast) to 9: spend time on a smaller file, of slightly lower quality at the same -q.",
         ),
     ] = 0,
@@ -61,6 +65,15 @@ def encode(
             min=0, help="Side of tiles in pixels, for public models; 0: never. [default: 512 above one megapixel]"
         ),
     ] = None,
+    alpha: Annotated[
+        str, typer.Option("--alpha", help="keep transparency, drop it, or a colour (white, #ff8800) to put it on.")
+    ] = "keep",
+    metadata: Annotated[
+        MetadataChoice, typer.Option("--metadata", help="icc: the colour profile; all: Exif and XMP too; none.")
+    ] = MetadataChoice.icc,
+    first_frame: Annotated[
+        bool, typer.Option("--first-frame", help="Of animations and files with several pages, the first.")
+    ] = False,
     force: Force = False,
     device: DeviceOption = Device.auto,
     quiet: Quiet = False,
@@ -68,60 +81,43 @@ def encode(
 ) -> None:
     """Encode pictures: photo.png becomes photo.lz."""
     check_streams(output, inputs, as_json)
-    if sum(wish is not None for wish in (quality, bpp, size)) > 1:
-        raise typer.BadParameter("-q, --bpp and --size each say how large a file becomes: give one of them")
-    if coding is Coding.fp16 and (quality or bpp or size) is not None:
-        raise typer.BadParameter("--coding fp16 has one size: leave -q, --bpp and --size out")
-    if coding is Coding.fp16 and effort:
-        raise typer.BadParameter("--coding fp16 keeps the encoder's latents as they are: leave --effort out")
     most_bytes = parse_size(size) if size is not None else None
+    settings = EncodeSettings(quality, bpp, most_bytes, effort, coding.value, tile, check)
+    from latentzip.images import check_alpha_wish, read_image
+
+    check_alpha_wish(alpha)
     jobs = plan_outputs(inputs, output, ".lz", overwrite=force)
+    from latentzip.api import encode_picture, load_model
     from latentzip.cli.progress import count_steps
-    from latentzip.codec import analyse, level_for, levels, refine_latent, refinement_steps, write_latent
-    from latentzip.images import read_image
-    from latentzip.zoo.loading import load_autoencoder, load_encoder
 
-    loaded = load_encoder(model, torch_device(device))
-    whole = load_autoencoder(model, torch_device(device)) if effort else None
-
-    def highest_level(analysed: "Analysed", limit: int) -> int:
-        return highest_level_within(
-            limit, levels(loaded), lambda level: write_latent(analysed, loaded, level, verify=False)
-        )
+    loaded = load_model(model, device.value)
+    name = loaded.encoder.name  # where it cannot be loaded, no file can be encoded
 
     def work(job: tuple[Path, Path]) -> tuple[Record, str]:
         source, target = job
         data = read_bytes(source)
-        picture = read_image(data, name=str(source))
-        analysed = analyse(picture, loaded, tile)
-        width, height = analysed.width, analysed.height
-        limit = int(bpp * width * height / 8) if bpp is not None else most_bytes
-        level = level_for(loaded, quality or DEFAULT_QUALITY)
-        if limit is not None:
-            level = highest_level(analysed, limit)
-        if whole is not None:
-            steps = refinement_steps(analysed, loaded, effort)
-            with count_steps(source.name, steps, quiet=quiet) as report:
-                analysed = refine_latent(picture, analysed, whole, level, effort, report)
-            if limit is not None:  # what became smaller leaves room for a higher level
-                level = highest_level(analysed, limit)
-        encoded = write_latent(analysed, loaded, level, coding=coding.value, verify=check)
-        write_bytes(target, encoded, overwrite=force)
+        picture = read_image(data, str(source), alpha=alpha, metadata=metadata.value, first_frame=first_frame)
+        encoded = encode_picture(picture, loaded, settings, lambda steps: count_steps(source.name, steps, quiet=quiet))
+        write_bytes(target, encoded.data, overwrite=force)
+        height, width = picture.pixels.shape[:2]
+        chosen = bpp is None and size is None
         record = {
             "input": str(source),
             "output": str(target),
             "width": width,
             "height": height,
             "input_bytes": len(data),
-            "output_bytes": len(encoded),
-            "bpp": len(encoded) * 8 / (width * height),
-            "model": loaded.name,
-            "quality": None if limit is not None else quality or DEFAULT_QUALITY,
-            "level": level,
+            "output_bytes": len(encoded.data),
+            "bpp": len(encoded.data) * 8 / (width * height),
+            "model": name,
+            "quality": (quality or DEFAULT_QUALITY) if chosen else None,
+            "level": encoded.level,
             "effort": effort,
+            "remarks": list(picture.remarks),
         }
-        sizes = f"{human_size(len(data))} -> {human_size(len(encoded))}"
-        return record, f"{source} -> {target}  {width}x{height}  {sizes}  {record['bpp']:.3f} bpp"
+        sizes = f"{human_size(len(data))} -> {human_size(len(encoded.data))}"
+        line = f"{source} -> {target}  {width}x{height}  {sizes}  {record['bpp']:.3f} bpp"
+        return record, line + in_brackets(picture.remarks)
 
     batch = Batch("encoded", as_json, quiet, bar=not effort)
     batch.run(jobs, lambda job: job[0], work)

@@ -8,6 +8,7 @@ import typer
 from latentzip.cli.console import Batch, Record, human_size
 from latentzip.cli.options import Json
 from latentzip.container import MAX_LEVEL, MAX_QUALITY, ChunkType, Flag, PayloadKind, parse
+from latentzip.extras import name_of_profile
 from latentzip.files import read_bytes
 from latentzip.zoo.registry import find_by_fingerprint
 
@@ -44,6 +45,7 @@ def describe(data: bytes) -> Record:
     """Everything that can be said without decoding. Raises FormatError."""
     container = parse(data)
     header = container.header
+    kinds = [chunk.type for chunk in container.chunks]
     entry = find_by_fingerprint(header.latent_fingerprint, header.decoder_fingerprint)
     head = next((chunk.payload[:2] for chunk in container.chunks if chunk.type == ChunkType.SCAN), b"")
     setting: Record = {}
@@ -59,7 +61,12 @@ def describe(data: bytes) -> Record:
         "model": entry.name if entry else container.model_name,
         "kind": KIND_NAMES[header.kind],
         **setting,
+        "mode": header.mode,
         "greyscale": bool(header.flags & Flag.GREYSCALE),
+        "alpha": bool(header.flags & Flag.ALPHA),
+        "profile": name_of_profile(container),
+        "exif": ChunkType.EXIF in kinds,
+        "xmp": ChunkType.XMP in kinds,
         "latent_fingerprint": header.latent_fingerprint.hex(),
         "decoder_fingerprint": header.decoder_fingerprint.hex(),
         "built_in": entry is not None,
@@ -79,10 +86,13 @@ def _for_people(record: Record) -> str:
         model += ", with another decoder than the one here"
     chunks = ", ".join(f"{chunk['type']} {human_size(chunk['bytes'])}" for chunk in record["chunks"])
     setting = next((f", {name} {record[name]}" for name in ("stages", "quality") if name in record), "")
+    picture = [f"{record['width']}x{record['height']}", "greyscale" if record["greyscale"] else "RGB"]
+    picture += [name for name in ("alpha", "exif", "xmp") if record[name]]
+    picture += [f"profile {record['profile']}"] if record["profile"] else []
     return "\n".join(
         (
             f"{record['file']}",
-            f"  picture  {record['width']}x{record['height']}, {'greyscale' if record['greyscale'] else 'RGB'}",
+            f"  picture  {', '.join(picture)}",
             f"  size     {human_size(record['bytes'])}, {record['bpp']:.3f} bpp",
             f"  model    {model}",
             f"  payload  {record['kind']}{setting}",

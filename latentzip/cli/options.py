@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latentzip.errors import ModelError
-
 if TYPE_CHECKING:
     import torch
 
@@ -41,11 +39,6 @@ def check_streams(output: Path | None, inputs: list[Path], as_json: bool) -> Non
 
 def torch_device(choice: Device) -> "torch.device":
     """Raises ModelError for a device that is not there."""
-    import torch
+    from latentzip.zoo.loading import choose_device
 
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if choice is Device.auto:
-        return torch.device("cuda" if available["cuda"] else "mps" if available["mps"] else "cpu")
-    if not available[choice.value]:
-        raise ModelError(f"--device {choice.value}: not available here: use --device cpu")
-    return torch.device(choice.value)
+    return choose_device(choice.value)

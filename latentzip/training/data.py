@@ -43,7 +43,7 @@ def load_pictures(folder: Path, crop: int, cache_bytes: int) -> Pictures:
 
     def load(path: Path) -> Pixels | str:
         try:
-            pixels = read_image(path, background="white").pixels
+            pixels = read_image(path, alpha="white", metadata="none").pixels
         except LatentzipError as error:
             return str(error)
         if min(pixels.shape[:2]) < crop:

@@ -51,6 +51,16 @@ class LoadedDecoder(LoadedLatent):
     device: torch.device
 
 
+def choose_device(name: str) -> torch.device:
+    """ "cpu", "cuda", "mps", or "auto" for the fastest that is there. Raises ModelError for one that is not there."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device("cuda" if available["cuda"] else "mps" if available["mps"] else "cpu")
+    if not available.get(name):
+        raise ModelError(f"device {name}: not available here: use cpu, or auto")
+    return torch.device(name)
+
+
 def load_encoder(source: str | None, device: torch.device) -> LoadedEncoder:
     """`source`: see `locate`. Raises ModelError."""
     parts = _load_parts(locate(source), ["encoder", "analysis", "latent"])

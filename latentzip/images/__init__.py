@@ -1,0 +1,22 @@
+"""Pictures: Pillow's on one side, arrays on the other, with all that belongs to them. No torch."""
+
+from latentzip.images.picture import ALPHA_KEPT, Metadata, MetadataWish, Picture, Pixels
+from latentzip.images.reading import read_image, take_image
+from latentzip.images.transparency import check_alpha_wish
+from latentzip.images.writing import SAVE_OPTIONS, check_output_wishes, format_of, image_bytes, to_image
+
+__all__ = [
+    "ALPHA_KEPT",
+    "SAVE_OPTIONS",
+    "Metadata",
+    "MetadataWish",
+    "Picture",
+    "Pixels",
+    "check_alpha_wish",
+    "check_output_wishes",
+    "format_of",
+    "image_bytes",
+    "read_image",
+    "take_image",
+    "to_image",
+]

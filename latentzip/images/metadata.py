@@ -1,0 +1,76 @@
+"""Exif and XMP: what is taken from a source, without what the codec has changed; and how formats want it."""
+
+import re
+import struct
+from typing import Any
+
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
+
+from latentzip.images.picture import Metadata
+
+EXIF_HEAD = b"Exif\0\0"
+# Of a TIFF, Exif's first directory is that of the picture itself: these tags say how its pixels are stored, or hold
+# what travels in another way (700: XMP, 34675: ICC), or another format's data (33723: IPTC, 34377: Photoshop).
+STORAGE_TAGS = frozenset(
+    {*range(254, 260), *range(262, 267), 273, 274, *range(277, 282), 284, *range(288, 294), 297, 301}
+    | {*range(317, 326), 330, *range(332, 348), *range(512, 522), *range(529, 533), 700}
+    | {*range(32995, 32999), 33723, 34377, 34675}
+)
+XMP_TAG = 700
+XMP_ORIENTATION = re.compile(rb'\s*tiff:Orientation="\d"|<tiff:Orientation>\d</tiff:Orientation>')
+DAMAGED_EXIF = (SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, OSError)
+
+
+def upright(image: Image.Image) -> tuple[Image.Image, bool]:
+    """The picture turned as its orientation says, and whether its Exif data could be read."""
+    try:
+        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return image, True  # which spares a copy
+        return ImageOps.exif_transpose(image), True
+    except DAMAGED_EXIF:
+        return image, False
+
+
+def take_exif(image: Image.Image) -> bytes | None:
+    """The Exif data of an upright picture, without orientation and thumbnail; None where there is none to be read."""
+    try:
+        exif = Image.Exif()
+        exif.load(image.getexif().tobytes())
+        for tag in STORAGE_TAGS & set(exif):
+            del exif[tag]
+        details = exif.get_ifd(ExifTags.IFD.Exif)
+        for tag, side in ((ExifTags.Base.ExifImageWidth, image.width), (ExifTags.Base.ExifImageHeight, image.height)):
+            if tag in details:
+                details[tag] = side
+        return exif.tobytes().removeprefix(EXIF_HEAD) if len(exif) else None
+    except DAMAGED_EXIF:
+        return None
+
+
+def take_xmp(image: Image.Image) -> bytes | None:
+    """The XMP packet of an upright picture, without its orientation."""
+    xmp = image.info.get("xmp")
+    if isinstance(xmp, str):
+        xmp = xmp.encode()
+    return XMP_ORIENTATION.sub(b"", xmp).rstrip(b"\0 ") or None if isinstance(xmp, bytes) else None
+
+
+def image_info(metadata: Metadata) -> dict[str, bytes]:
+    """Metadata as Pillow has it in `Image.info`."""
+    exif = EXIF_HEAD + metadata.exif if metadata.exif is not None else None
+    found = {"icc_profile": metadata.profile, "exif": exif, "xmp": metadata.xmp}
+    return {name: data for name, data in found.items() if data is not None}
+
+
+def save_options(metadata: Metadata, image_format: str) -> dict[str, Any]:
+    """Metadata as options of `Image.save` for PNG, JPEG, WebP, TIFF or AVIF."""
+    options: dict[str, Any] = image_info(metadata)
+    if image_format == "PNG" and "xmp" in options:
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", options.pop("xmp").decode(errors="replace"))
+    if image_format == "TIFF" and (metadata.exif is not None or metadata.xmp is not None):
+        options["exif"] = Image.Exif()
+        options["exif"].load(metadata.exif or b"")
+        if metadata.xmp is not None:
+            options["exif"][XMP_TAG] = options.pop("xmp")
+    return options

@@ -1,0 +1,36 @@
+"""What a picture is between a file of some format and the codec."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8 | np.uint16]
+MetadataWish = Literal["icc", "all", "none"]
+ALPHA_KEPT = "keep"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a file says beside its pixels. None: it says nothing."""
+
+    profile: bytes | None = None  # ICC; None: the samples are sRGB's
+    exif: bytes | None = None  # a TIFF structure, without the "Exif\0\0" that JPEG has before it
+    xmp: bytes | None = None  # UTF-8 XML
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An upright picture.
+
+    pixels: (H, W, 3) in the colours of `metadata.profile`, uint8, or uint16 where more levels were asked for.
+    `greyscale`: the picture has one channel; the three are equal, or will be made one. `alpha`: (H, W) uint8, 0 is
+    fully transparent; None: opaque. `remarks`: what became of the source or target, for people.
+    """
+
+    pixels: Pixels
+    greyscale: bool
+    alpha: NDArray[np.uint8] | None = None
+    metadata: Metadata = field(default_factory=Metadata)
+    remarks: tuple[str, ...] = ()

@@ -1,0 +1,96 @@
+"""A picture of any kind that Pillow opens -> what the codec takes."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from latentzip.errors import ImageError
+from latentzip.images.metadata import take_exif, take_xmp, upright
+from latentzip.images.picture import ALPHA_KEPT, Metadata, MetadataWish, Picture, Pixels
+from latentzip.images.samples import DEEP_KEPT_AS_8, is_deep, to_colours, to_eight_bits
+from latentzip.images.transparency import split_alpha
+
+# Files whose further frames are not further pictures: depth maps and previews behind a phone's JPEG; layers, of which
+# Pillow shows the merged picture first.
+ONE_PICTURE = ("MPO", "PSD")
+STRIP = 256  # rows that are copied at once
+
+
+def read_image(
+    source: Path | bytes,
+    name: str | None = None,
+    *,
+    alpha: str = ALPHA_KEPT,
+    metadata: MetadataWish = "icc",
+    first_frame: bool = False,
+) -> Picture:
+    """Read a picture file.
+
+    alpha, metadata: see `take_image`. `first_frame`: of an animation or of several pages take the first. Raises
+    ImageError for a file that is missing, damaged, too large to open safely, of a kind that cannot be kept well, or
+    with several frames.
+    """
+    label = name or ("the picture" if isinstance(source, bytes) else str(source))
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            frames = 1 if file.format in ONE_PICTURE else getattr(file, "n_frames", 1)
+            if frames > 1 and not first_frame:
+                raise ImageError(f"{label}: has {frames} frames: give --first-frame, or extract the one you want")
+            remark = (f"the first of {frames} frames",) if frames > 1 else ()
+            picture = take_image(file, label, alpha=alpha, metadata=metadata)
+    except FileNotFoundError:
+        raise ImageError(f"{label}: no such file") from None
+    except UnidentifiedImageError as error:
+        reason = "not a picture that Pillow can read: convert it to PNG first"
+        raise ImageError(f"{label}: {error if 'cannot identify' not in str(error) else reason}") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{label}: too large to open safely ({error}): cut it into parts first") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(f"{label}: cannot be read ({error or type(error).__name__})") from None
+    return Picture(picture.pixels, picture.greyscale, picture.alpha, picture.metadata, remark + picture.remarks)
+
+
+def take_image(
+    image: Image.Image, label: str = "the picture", *, alpha: str = ALPHA_KEPT, metadata: MetadataWish = "icc"
+) -> Picture:
+    """Pillow's picture, as it is or as it will be once it is loaded -> pixels of 8 bits, grey or RGB, upright.
+
+    `alpha`: "keep", "drop", or a colour, by Pillow's names, to put transparent pictures on. `metadata`: "icc" keeps
+    what a colour profile of the matrix/TRC model says of colours; "all" keeps such a profile as it is, and Exif and
+    XMP; "none" converts colours to sRGB. `remarks` say what else was converted. Raises ImageError, and what Pillow
+    raises for damaged files.
+    """
+    remarks = [DEEP_KEPT_AS_8] if is_deep(image) else []
+    image.load()
+    profile = image.info.get("icc_profile") or None
+    image, legible = upright(image)
+    if not legible:
+        remarks.append("its Exif data is damaged and was passed over")
+    kept = metadata == "all"
+    exif, xmp = (take_exif(image), take_xmp(image)) if kept else (None, None)
+    try:
+        image, remark = to_eight_bits(image)
+        remarks += [remark] if remark else []
+        image, alpha_plane = split_alpha(image, alpha)
+        image, profile, remark = to_colours(image, profile, metadata)
+        remarks += [remark] if remark else []
+    except ImageError as error:
+        raise ImageError(f"{label}: {error}") from None
+    return Picture(
+        pixels=_to_array(image),
+        greyscale=image.mode == "L",
+        alpha=None if alpha_plane is None else np.array(alpha_plane),
+        metadata=Metadata(profile, exif, xmp),
+        remarks=tuple(dict.fromkeys(remarks)),
+    )
+
+
+def _to_array(image: Image.Image) -> Pixels:
+    """L or RGB -> (H, W, 3) uint8, in strips, because Pillow copies a whole picture several times on this way."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, STRIP):
+        strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
+        pixels[top : top + STRIP] = np.asarray(strip) if image.mode == "RGB" else np.asarray(strip)[..., None]
+    return pixels

@@ -1,0 +1,146 @@
+"""Alpha: apart from the colours, lossless, and nothing spent on colours that nobody sees."""
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor
+
+from latentzip.errors import FormatError, UsageError
+from latentzip.images.picture import ALPHA_KEPT
+
+Plane = NDArray[np.uint8]
+ALPHA_DROPPED = "drop"
+# WebP ends at 16383 pixels a side, and its encoder takes about 20 bytes a pixel
+TILE = 4096
+RIFF_HEADER, VP8L_HEADER = 12, 13
+
+
+def check_alpha_wish(wish: str) -> None:
+    """Raise UsageError for what is neither "keep" nor "drop" nor a colour to put transparent pictures on."""
+    if wish not in (ALPHA_KEPT, ALPHA_DROPPED):
+        try:
+            ImageColor.getrgb(wish)
+        except ValueError:
+            raise UsageError(f"--alpha {wish}: give keep, drop, or a colour, as white or #ff8800") from None
+
+
+def split_alpha(image: Image.Image, wish: str) -> tuple[Image.Image, Image.Image | None]:
+    """A picture, of any mode that Pillow knows -> its colours, and its alpha (mode L), or None where it is opaque.
+
+    `wish`: "keep", "drop" or a colour to put the picture on. Colours of fully transparent pixels that are kept are
+    replaced by what costs least, see `fill_hidden`.
+    """
+    if not image.has_transparency_data:
+        return image, None
+    image, alpha = _apart(image)
+    if wish == ALPHA_DROPPED or alpha.getextrema() == (255, 255):
+        return image, None
+    if wish != ALPHA_KEPT:
+        return flatten(image, alpha, wish), None
+    return fill_hidden(image, alpha), alpha
+
+
+def _apart(image: Image.Image) -> tuple[Image.Image, Image.Image]:
+    clear = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:  # of a picture that had 16 bits
+        image = image.copy()
+        image.info["transparency"] = tuple(sample >> 8 for sample in clear)
+    if image.mode in ("La", "RGBa"):
+        image = image.convert(image.mode.upper())
+    if image.mode in ("1", "L"):
+        image = image.convert("LA")
+    elif image.mode not in ("LA", "RGBA"):
+        image = image.convert("RGBA")
+    alpha = image.getchannel("A")
+    colours = image.getchannel("L") if image.mode == "LA" else image.convert("RGB")
+    colours.info.pop("transparency", None)
+    return colours, alpha
+
+
+def flatten(image: Image.Image, alpha: Image.Image, colour: str) -> Image.Image:
+    """Colours (L or RGB) and alpha (L) -> the picture on a background, in RGB unless all of it is grey."""
+    background = ImageColor.getrgb(colour)[:3]
+    if len(set(background)) > 1:
+        image = image.convert("RGB")
+    paper = Image.new(image.mode, image.size, background if image.mode == "RGB" else background[0])
+    paper.paste(image, None, alpha)
+    return paper
+
+
+def fill_hidden(image: Image.Image, alpha: Image.Image) -> Image.Image:
+    """Let the visible colours run out into what is fully transparent, so that there are no edges to code there.
+
+    By a pyramid: each level is half the one above, made of its visible pixels alone, and fills the holes of the one
+    above. image: L or RGB. Returns the same mode.
+    """
+    if alpha.getextrema()[0]:
+        return image
+    visible = alpha.point([0] + [255] * 255)
+    if visible.getbbox() is None:
+        return Image.new(image.mode, image.size, 128 if image.mode == "L" else (128, 128, 128))
+    levels = [image.copy()]
+    levels[0].putalpha(visible)
+    while levels[-1].getchannel("A").getextrema()[0] == 0:
+        smaller = levels[-1].reduce(2)  # weighs colours with their alpha
+        smaller.putalpha(smaller.getchannel("A").point([0] + [255] * 255))
+        levels.append(smaller)
+    filled = levels.pop()
+    while levels:
+        level = levels.pop()
+        larger = filled.resize(level.size, Image.Resampling.BILINEAR)
+        larger.paste(level, None, level.getchannel("A"))
+        filled = larger
+    return filled.convert(image.mode)
+
+
+def pack_alpha(alpha: Plane) -> bytes:
+    """(H, W) uint8 -> one byte where all are the same, else a lossless WebP file for each tile, in rows."""
+    if alpha.min() == alpha.max():
+        return bytes([int(alpha[0, 0])])
+    return b"".join(_pack_tile(alpha[tile]) for tile in _tiles(*alpha.shape))
+
+
+def parse_alpha(data: bytes, width: int, height: int) -> Plane:
+    """Inverse of `pack_alpha`. Raises FormatError before memory is taken for what is not of this size."""
+    if len(data) == 1:
+        return np.full((height, width), data[0], np.uint8)
+    alpha = np.empty((height, width), np.uint8)
+    offset = 0
+    for tile in _tiles(height, width):
+        end = offset + 8 + int.from_bytes(data[offset + 4 : offset + 8], "little")
+        part = alpha[tile]
+        part[:] = _parse_tile(data[offset:end], *part.shape)
+        offset = end
+    if offset != len(data):
+        raise FormatError("its alpha has another length than it says: the file is damaged")
+    return alpha
+
+
+def _tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    for top in range(0, height, TILE):
+        for left in range(0, width, TILE):
+            yield slice(top, top + TILE), slice(left, left + TILE)
+
+
+def _pack_tile(alpha: Plane) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(alpha)).save(out, "WEBP", lossless=True, quality=75, method=4)
+    return out.getvalue()
+
+
+def _parse_tile(data: bytes, height: int, width: int) -> Plane:
+    head = data[RIFF_HEADER + 8 : RIFF_HEADER + VP8L_HEADER]
+    sides = int.from_bytes(head[1:], "little")
+    said = (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1
+    if data[8:16] != b"WEBPVP8L" or head[:1] != b"\x2f" or said != (width, height):
+        raise FormatError(f"its alpha is not a lossless WebP of {width}x{height} pixels: the file is damaged")
+    try:
+        with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
+            plane: Plane = np.asarray(image.convert("RGB").getchannel("G"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise FormatError(f"its alpha cannot be read ({error}): the file is damaged") from None
+    if plane.shape != (height, width):
+        raise FormatError("its alpha has another size than the picture: the file is damaged")
+    return plane
