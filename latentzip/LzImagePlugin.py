@@ -12,7 +12,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from latentzip.container import LZIP_SIGNATURE, SIGNATURE, parse
 from latentzip.errors import LatentzipError
 from latentzip.extras import parse_metadata
-from latentzip.images.metadata import image_info, upright
+from latentzip.images.metadata import image_info, upright, without_orientation
 
 FORMAT, SUFFIX, MIME = "LATENTZIP", ".lz", "image/x-latentzip"
 # Options of `Image.save`, beside Pillow's own icc_profile, exif and xmp; `latentzip.encode` says what they mean.
@@ -84,12 +84,17 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
 def _with_metadata(image: Image.Image, given: dict[str, Any], keep: bool) -> Image.Image:
     """A copy with the metadata that the caller gives; its own Exif and XMP, as in Pillow's formats, only on request.
 
-    The pixels are turned as the Exif data says that belongs to them: what is given, else their own.
+    The pixels are turned as the Exif data says that is given; where none is, as their own says.
     """
-    image = image.copy() if "exif" in given else upright(image)[0].copy()
-    own: dict[Any, Any] = {name: data for name, data in image.info.items() if keep or name not in ("exif", "xmp")}
+    given = dict(given)
     if isinstance(given.get("exif"), Image.Exif):
-        given = {**given, "exif": given["exif"].tobytes()}
+        given["exif"] = given["exif"].tobytes()
+    if "exif" not in given:
+        image, _ = upright(image)
+        if "xmp" in given:
+            given["xmp"] = without_orientation(given["xmp"])
+    image = image.copy()
+    own: dict[Any, Any] = {name: data for name, data in image.info.items() if keep or name not in ("exif", "xmp")}
     image.info = own | given
     return image
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from conftest import IMAGES, Result, noise_picture
 from PIL import Image
+from test_metadata import source as metadata_source
+from test_writing import png_samples
 
 from latentzip.container import parse
 
@@ -119,6 +121,12 @@ def test_nothing_is_overwritten_without_force(cli: Cli, picture: Path, tiny_weig
         ["encode", "-", "-o", "-", "--json"],
         ["unknown"],
         ["decode", "x.lz", "--device", "abacus"],
+        ["encode", "x.png", "--alpha", "nothing"],
+        ["encode", "x.png", "--metadata", "some"],
+        ["encode", "x.png", "-q", "5", "--bpp", "1"],
+        ["encode", "x.png", "--coding", "fp16", "-e", "1"],
+        ["decode", "x.lz", "--bit-depth", "12"],
+        ["decode", "x.lz", "--format", "jpg", "--bit-depth", "16"],
     ],
 )
 def test_wrong_usage_exits_with_2(cli: Cli, arguments: list[str]) -> None:
@@ -148,12 +156,75 @@ def test_failures_exit_with_1_and_say_why(
     assert listing(tmp_path) == []
 
 
-def test_transparency_is_never_dropped(cli: Cli, tmp_path: Path) -> None:
-    Image.new("RGBA", (8, 8), (1, 2, 3, 100)).save(tmp_path / "a.png")
-    result = cli("encode", tmp_path / "a.png")
-    assert result.code == 1
-    assert "has transparency" in result.err
-    assert listing(tmp_path) == ["a.png"]
+def test_transparency_is_kept_or_goes_as_one_wishes(cli: Cli, tmp_path: Path, tiny_weights: dict[str, Path]) -> None:
+    source, lz = tmp_path / "a.png", tmp_path / "a.lz"
+    image = Image.new("RGBA", (40, 30), (200, 100, 50, 255))
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    image.save(source)
+    for wish, mode in (("keep", "RGBA"), ("drop", "RGB"), ("#ff8800", "RGB")):
+        result = cli("encode", source, "-m", tiny_weights["kl"], "--alpha", wish, "-f")
+        assert result.code == 0, result.err
+        assert parse(lz.read_bytes()).header.mode == mode
+    assert cli("encode", source, "-m", tiny_weights["kl"], "-f").code == 0
+    record = json.loads(cli("info", lz, "--json").out)["files"][0]
+    assert (record["mode"], record["alpha"]) == ("RGBA", True)
+    assert "40x30, RGB, alpha" in cli("info", lz).out
+    out = tmp_path / "b.png"
+    assert cli("decode", lz, "-m", tiny_weights["kl"], "-o", out).code == 0
+    assert Image.open(out).getchannel("A").tobytes() == image.getchannel("A").tobytes()
+    result = cli("decode", lz, "-m", tiny_weights["kl"], "-o", tmp_path / "b.jpg")
+    assert (result.code, "transparency put on white: JPEG has none" in result.err) == (0, True)
+    result = cli("decode", lz, "-m", tiny_weights["kl"], "-o", tmp_path / "b.jpg", "-f", "--quiet")
+    assert (result.code, result.err) == (0, "")
+
+
+def test_what_became_of_a_picture_is_said(cli: Cli, tmp_path: Path, tiny_weights: dict[str, Path]) -> None:
+    source = tmp_path / "a.gif"
+    frames = [Image.new("L", (20, 20), level) for level in (0, 255)]
+    frames[0].save(source, save_all=True, append_images=frames[1:])
+    result = cli("encode", source, "-m", tiny_weights["kl"])
+    assert (result.code, "has 2 frames: give --first-frame" in result.err) == (1, True)
+    assert listing(tmp_path) == ["a.gif"]
+    result = cli("encode", source, "-m", tiny_weights["kl"], "--first-frame")
+    assert (result.code, "(the first of 2 frames; palette resolved)" in result.err) == (0, True)
+    result = cli("encode", source, "-m", tiny_weights["kl"], "--first-frame", "-f", "--json")
+    assert json.loads(result.out)["files"][0]["remarks"] == ["the first of 2 frames", "palette resolved"]
+    assert cli("encode", source, "-m", tiny_weights["kl"], "--first-frame", "-f", "--quiet").err == ""
+
+
+def test_metadata_is_kept_as_one_wishes(cli: Cli, tmp_path: Path, tiny_weights: dict[str, Path]) -> None:
+    source, lz = tmp_path / "a.jpg", tmp_path / "a.lz"
+    source.write_bytes(metadata_source("JPEG"))
+    for wish, expected in (("icc", (True, False, False)), ("all", (True, True, True)), ("none", (False, False, False))):
+        assert cli("encode", source, "-m", tiny_weights["kl"], "--metadata", wish, "-f").code == 0
+        record = json.loads(cli("info", lz, "--json").out)["files"][0]
+        assert (record["profile"] is not None, record["exif"], record["xmp"]) == expected
+    assert cli("encode", source, "-m", tiny_weights["kl"], "-f").code == 0
+    assert "20x30, RGB, profile Display P3" in cli("info", lz).out
+
+
+def test_output_has_the_quality_and_the_depth_one_wishes(
+    cli: Cli, picture: Path, tiny_weights: dict[str, Path]
+) -> None:
+    lz, out = picture.with_suffix(".lz"), picture.with_name("out.jpg")
+    assert cli("encode", picture, "-m", tiny_weights["kl"], "-q", 100).code == 0
+    sizes = []
+    for quality in (10, 90):
+        assert cli("decode", lz, "-m", tiny_weights["kl"], "-o", out, "-f", "-q", quality).code == 0
+        sizes.append(out.stat().st_size)
+    assert sizes[0] < sizes[1]
+    deep, plain = (picture.with_name(f"{depth}.png") for depth in (16, 8))
+    for path, depth in ((deep, 16), (plain, 8)):
+        assert cli("decode", lz, "-m", tiny_weights["kl"], "-o", path, "--bit-depth", depth).code == 0
+    fine, coarse = png_samples(deep.read_bytes()).astype(float), np.asarray(Image.open(plain)).astype(float)
+    assert np.abs(fine / 257 - coarse).max() <= 0.5 + 1e-6, "the same picture"
+    assert len(np.unique(fine % 257)) > 100, "with levels between those of 8 bits"
+    for options, message in (
+        (["-q", 50], "--quality is for"),
+        (["--bit-depth", 16, "--format", "webp"], "--bit-depth 16"),
+    ):
+        result = cli("decode", lz, "-m", tiny_weights["kl"], "-f", *options)
+        assert (result.code, message in result.err) == (2, True)
 
 
 @pytest.mark.parametrize("model", ["kl-f16", "vq-f16"])
@@ -194,7 +265,7 @@ def test_interrupts_exit_with_130(cli: Cli, picture: Path, monkeypatch: pytest.M
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("latentzip.codec.analyse", interrupt)
+    monkeypatch.setattr("latentzip.api.analyse", interrupt)
     result = cli("encode", picture)
     assert result.code == 130
     assert listing(picture.parent) == ["picture.png"]

@@ -96,7 +96,7 @@ def test_chunks_of_the_future() -> None:
 
 
 def test_features_of_the_future_are_refused() -> None:
-    header = Header(PayloadKind.KL_PRIOR, Flag.ALPHA, 1, 1, b"8 bytes!", b"four")
+    header = Header(PayloadKind.KL_PRIOR, Flag.DEEP, 1, 1, b"8 bytes!", b"four")
     with pytest.raises(FormatError, match="install a newer one"):
         parse(pack(Container(header, (Chunk(ChunkType.SCAN, b""),))))
 

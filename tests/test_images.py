@@ -23,7 +23,7 @@ def saved(image: Image.Image, image_format: str = "PNG", **options: object) -> b
 
 def deep_png(samples: np.ndarray) -> bytes:
     """A PNG of 16-bit RGB, which Pillow reads as 8 bits."""
-    from latentzip.images.deep import write_deep_png
+    from latentzip.images.deep_png import write_deep_png
     from latentzip.images.picture import Picture
 
     out = io.BytesIO()

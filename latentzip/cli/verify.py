@@ -8,6 +8,7 @@ import typer
 from latentzip.cli.console import Batch, Record
 from latentzip.cli.options import Json, Quiet
 from latentzip.container import parse
+from latentzip.extras import parse_metadata, parse_transparency
 from latentzip.files import read_bytes
 
 
@@ -19,7 +20,7 @@ def verify(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Check .lz files: structure, checksums, and that their latents can be read, to the last symbol.
+    """Check .lz files: structure, checksums, and that all they hold can be read, latents to the last symbol.
 
     What it cannot prove: that a file shows the picture it was made from (the picture itself is needed for that), and
     that the decoder paints it as the one did that its author saw, where that is another (it says so then).
@@ -27,6 +28,8 @@ def verify(
 
     def work(path: Path) -> tuple[Record, str]:
         container = parse(read_bytes(path))
+        parse_metadata(container)
+        parse_transparency(container)
         # only a file that is whole is worth loading torch and a model for
         from latentzip.codec import read_symbols
         from latentzip.zoo.loading import load_latent, weights_for

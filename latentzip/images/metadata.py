@@ -38,7 +38,7 @@ def take_exif(image: Image.Image) -> bytes | None:
         exif.load(image.getexif().tobytes())
         for tag in STORAGE_TAGS & set(exif):
             del exif[tag]
-        details = exif.get_ifd(ExifTags.IFD.Exif)
+        details = exif.get_ifd(ExifTags.IFD.Exif) if ExifTags.IFD.Exif in exif else {}
         for tag, side in ((ExifTags.Base.ExifImageWidth, image.width), (ExifTags.Base.ExifImageHeight, image.height)):
             if tag in details:
                 details[tag] = side
@@ -50,9 +50,12 @@ def take_exif(image: Image.Image) -> bytes | None:
 def take_xmp(image: Image.Image) -> bytes | None:
     """The XMP packet of an upright picture, without its orientation."""
     xmp = image.info.get("xmp")
-    if isinstance(xmp, str):
-        xmp = xmp.encode()
-    return XMP_ORIENTATION.sub(b"", xmp).rstrip(b"\0 ") or None if isinstance(xmp, bytes) else None
+    return without_orientation(xmp) or None if isinstance(xmp, bytes | str) else None
+
+
+def without_orientation(xmp: bytes | str) -> bytes:
+    """An XMP packet that says nothing of its picture's orientation."""
+    return XMP_ORIENTATION.sub(b"", xmp.encode() if isinstance(xmp, str) else xmp).rstrip(b"\0 ")
 
 
 def image_info(metadata: Metadata) -> dict[str, bytes]:

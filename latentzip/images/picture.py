@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8 | np.uint16]
 MetadataWish = Literal["icc", "all", "none"]
 ALPHA_KEPT = "keep"
+LUMA = np.array([299, 587, 114], dtype=np.uint32)  # ITU-R BT.601, in thousandths, as Pillow has it
+ROWS = 64  # that are worked on at once
 
 
 @dataclass(frozen=True)
@@ -34,3 +36,18 @@ class Picture:
     alpha: NDArray[np.uint8] | None = None
     metadata: Metadata = field(default_factory=Metadata)
     remarks: tuple[str, ...] = ()
+
+    def samples(self) -> Pixels:
+        """(H, W, C): one channel or three, and the alpha behind them if there is one, all of the pixels' type."""
+        pixels = _to_grey(self.pixels)[..., None] if self.greyscale else self.pixels
+        if self.alpha is None:
+            return pixels
+        alpha = self.alpha[..., None].astype(pixels.dtype)
+        return np.concatenate((pixels, alpha * 257 if pixels.dtype == np.uint16 else alpha), axis=2)
+
+
+def _to_grey(pixels: Pixels) -> Pixels:
+    grey = np.empty(pixels.shape[:2], pixels.dtype)
+    for top in range(0, len(pixels), ROWS):
+        grey[top : top + ROWS] = (pixels[top : top + ROWS] @ LUMA + 500) // 1000
+    return grey

@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image
 
 from latentzip.errors import ImageError, UsageError
-from latentzip.images.deep import to_grey, write_deep_png, write_deep_tiff
+from latentzip.images.deep_png import write_deep_png
 from latentzip.images.metadata import image_info, save_options
 from latentzip.images.picture import Metadata, Picture
 from latentzip.images.profiles import build_profile, parse_profile, to_srgb
+from latentzip.images.tiff import write_tiff
 from latentzip.images.transparency import flatten
 
 # Options that a user of each format would expect of a picture that has been coded once already. PNG: on decoded
@@ -21,7 +22,7 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {"compress_level": 2},
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True},
-    "TIFF": {"compression": "tiff_lzw"},
+    "TIFF": {},
     "AVIF": {"quality": 95, "subsampling": "4:4:4"},
     "JPEG2000": {},
     "BMP": {},
@@ -61,9 +62,10 @@ def image_bytes(picture: Picture, image_format: str, quality: int | None = None)
     out = io.BytesIO()
     try:
         options: dict[str, Any] = save_options(picture.metadata, image_format)
-        if picture.pixels.dtype == np.uint16:
-            write_deep = write_deep_png if image_format == "PNG" else write_deep_tiff
-            write_deep(out, picture, options)
+        if image_format == "TIFF":
+            write_tiff(out, picture, options)
+        elif picture.pixels.dtype == np.uint16:
+            write_deep_png(out, picture, options)
         else:
             options |= SAVE_OPTIONS[image_format]
             if quality is not None:
@@ -82,10 +84,8 @@ def to_image(picture: Picture) -> Image.Image:
 
 
 def _to_bare_image(picture: Picture) -> Image.Image:
-    image = Image.fromarray(to_grey(picture.pixels) if picture.greyscale else picture.pixels)
-    if picture.alpha is not None:
-        image.putalpha(Image.fromarray(picture.alpha))
-    return image
+    samples = picture.samples()
+    return Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
 
 
 def _fit(picture: Picture, image_format: str) -> Picture:
