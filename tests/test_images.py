@@ -163,6 +163,20 @@ def test_animations_and_pages_need_first_frame(image_format: str) -> None:
     assert np.abs(picture.pixels.astype(int) - np.asarray(RGB)).mean() < 8
 
 
+def test_programs_are_not_run() -> None:
+    with pytest.raises(ImageError, match=r"x\.eps: EPS is a program that draws"):
+        read_image(saved(RGB, "EPS"), name="x.eps")
+
+
+def test_whatever_a_decoder_raises_is_our_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise NotImplementedError("Unknown pixel format")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(ImageError, match=r"x: cannot be read .Unknown pixel format"):
+        read_image(saved(RGB), name="x")
+
+
 def test_broken_files_are_refused(tmp_path: Path) -> None:
     whole = saved(RGB)
     for data, message in (

@@ -6,6 +6,8 @@ import struct
 import numpy as np
 import pytest
 from conftest import TINY_KL, tiny_model
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 from test_images import GREY, RGB, saved
@@ -15,7 +17,7 @@ from latentzip.container import Chunk, ChunkType, Container, Flag, Header, Paylo
 from latentzip.errors import FormatError
 from latentzip.extras import MAX_METADATA, name_of_profile, pack_extras, parse_metadata, parse_transparency
 from latentzip.images import Metadata, Picture, image_bytes, read_image
-from latentzip.images.metadata import EXIF_HEAD
+from latentzip.images.exif import HEAD, clean_exif
 from latentzip.images.profiles import KNOWN, known_profile, recognise
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" dc:title="Secret place"/></x:xmpmeta>'
@@ -121,7 +123,12 @@ def test_everything_is_kept_on_request(image_format: str, model) -> None:  # typ
     assert (camera[ExifTags.Base.ExifImageWidth], camera[ExifTags.Base.ExifImageHeight]) == (20, 30)
     assert float(camera[ExifTags.Base.FNumber]) == pytest.approx(2.8)  # type: ignore[arg-type]
     assert place[ExifTags.GPS.GPSDateStamp] == "2024:05:06"
-    assert set(exif) == {ExifTags.Base.Artist, ExifTags.Base.DateTime, ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}
+    assert set(exif) == {
+        ExifTags.Base.Artist,
+        ExifTags.Base.DateTime,
+        ExifTags.IFD.Exif,
+        ExifTags.IFD.GPSInfo,
+    }
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
@@ -158,7 +165,7 @@ def test_thumbnails_are_left_out() -> None:
     exif = exif.replace(struct.pack(">I", 14), struct.pack(">I", 26), 1).replace(
         struct.pack(">I", 44), struct.pack(">I", 56), 1
     )
-    file = saved(RGB, "JPEG", exif=EXIF_HEAD + exif)
+    file = saved(RGB, "JPEG", exif=HEAD + exif)
     with Image.open(io.BytesIO(file)) as opened:
         assert opened.getexif().get_ifd(ExifTags.IFD.IFD1)  # it is there
     kept = read_image(file, metadata="all").metadata.exif
@@ -166,6 +173,49 @@ def test_thumbnails_are_left_out() -> None:
     assert b"Jan" in kept
     assert thumbnail not in kept
     assert len(kept) < 60
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_camera_makers_notes_stay_at_their_place(order: str) -> None:
+    """Which point to places in the Exif data; and the size that is said is the upright picture's."""
+
+    def directory(*entries: tuple[int, int, int, int], link: int) -> bytes:
+        packed = b"".join(struct.pack(order + "HHII", *entry) for entry in entries)
+        return struct.pack(order + "H", len(entries)) + packed + struct.pack(order + "I", link)
+
+    side = 6 if order == "<" else 6 << 16  # a SHORT stands in the first half of four bytes
+    first = directory((0x0112, 3, 1, side), (0x013B, 2, 5, 68), (0x8769, 4, 1, 80), link=200)
+    details = directory((0x927C, 7, 20, 140), (0xA002, 4, 1, 30), (0xA003, 4, 1, 20), link=0)
+    exif = bytearray(264)
+    for place, data in (
+        (0, (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)),
+        (8, first),
+        (68, b"Jane\0"),
+        (80, details),
+        (140, b"points to 160"),
+        (160, b"the maker's own"),
+        (200, directory((0x0201, 4, 1, 240), (0x0202, 4, 1, 24), link=0)),
+        (240, b"a thumbnail, 24 bytes..."),
+    ):
+        exif[place : place + len(data)] = data
+    cleaned = clean_exif(HEAD + bytes(exif), 20, 30)
+    assert cleaned[140:180] == exif[140:180]
+    assert b"thumbnail" not in cleaned
+    again = Image.Exif()
+    again.load(cleaned)
+    assert dict(again) == {0x013B: "Jane", 0x8769: 80}
+    assert again.get_ifd(0x8769) == {0x927C: bytes(exif[140:160]), 0xA002: 20, 0xA003: 30}
+    assert not again.get_ifd(ExifTags.IFD.IFD1)
+    assert clean_exif(cleaned, 20, 30) == cleaned
+
+
+@given(st.binary(max_size=100), st.sampled_from([b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08", b""]))
+def test_damaged_exif_raises_only_valueerror(data: bytes, head: bytes) -> None:
+    try:
+        cleaned = clean_exif(head + data, 1, 1)
+    except ValueError:
+        return
+    assert len(cleaned) <= len(head + data)
 
 
 def test_a_tiff_s_own_structure_is_not_exif() -> None:

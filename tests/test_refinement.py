@@ -140,4 +140,4 @@ def test_on_the_command_line(cli: Callable[..., Result], tmp_path: Path, tiny_we
     assert cli("encode", source, "-e", "10").code == 2
     refused = cli("encode", source, "-e", "2", "--coding", "fp16")
     assert refused.code == 2
-    assert "--effort" in refused.err
+    assert "effort" in refused.err

@@ -6,9 +6,10 @@ from typing import Any
 
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
+from latentzip.images.exif import HEAD, clean_exif
 from latentzip.images.picture import Metadata
 
-EXIF_HEAD = b"Exif\0\0"
+SIDEWAYS = range(5, 9)  # orientations
 # Of a TIFF, Exif's first directory is that of the picture itself: these tags say how its pixels are stored, or hold
 # what travels in another way (700: XMP, 34675: ICC), or another format's data (33723: IPTC, 34377: Photoshop).
 STORAGE_TAGS = frozenset(
@@ -32,17 +33,23 @@ def upright(image: Image.Image) -> tuple[Image.Image, bool]:
 
 
 def take_exif(image: Image.Image) -> bytes | None:
-    """The Exif data of an upright picture, without orientation and thumbnail; None where there is none to be read."""
+    """The Exif data of a picture that is still as its orientation says, for the upright one, without its thumbnail.
+
+    None where there is none, or none that can be read.
+    """
     try:
-        exif = Image.Exif()
-        exif.load(image.getexif().tobytes())
-        for tag in STORAGE_TAGS & set(exif):
-            del exif[tag]
-        details = exif.get_ifd(ExifTags.IFD.Exif) if ExifTags.IFD.Exif in exif else {}
-        for tag, side in ((ExifTags.Base.ExifImageWidth, image.width), (ExifTags.Base.ExifImageHeight, image.height)):
-            if tag in details:
-                details[tag] = side
-        return exif.tobytes().removeprefix(EXIF_HEAD) if len(exif) else None
+        exif = image.getexif()
+        turned = exif.get(ExifTags.Base.Orientation, 1) in SIDEWAYS
+        data = image.info.get("exif")
+        if not isinstance(data, bytes):  # a TIFF's, among its own tags, or none
+            own = Image.Exif()
+            own.load(exif.tobytes())
+            for tag in STORAGE_TAGS & set(own):
+                del own[tag]
+            if not len(own):
+                return None
+            data = own.tobytes()
+        return clean_exif(data, *(image.size[::-1] if turned else image.size))
     except DAMAGED_EXIF:
         return None
 
@@ -60,7 +67,7 @@ def without_orientation(xmp: bytes | str) -> bytes:
 
 def image_info(metadata: Metadata) -> dict[str, bytes]:
     """Metadata as Pillow has it in `Image.info`."""
-    exif = EXIF_HEAD + metadata.exif if metadata.exif is not None else None
+    exif = HEAD + metadata.exif if metadata.exif is not None else None
     found = {"icc_profile": metadata.profile, "exif": exif, "xmp": metadata.xmp}
     return {name: data for name, data in found.items() if data is not None}
 

@@ -15,6 +15,7 @@ from latentzip.images.transparency import split_alpha
 # Files whose further frames are not further pictures: depth maps and previews behind a phone's JPEG; layers, of which
 # Pillow shows the merged picture first.
 ONE_PICTURE = ("MPO", "PSD")
+PROGRAMS = ("EPS",)  # which Pillow would hand to Ghostscript to run
 STRIP = 256  # rows that are copied at once
 
 
@@ -35,11 +36,15 @@ def read_image(
     label = name or ("the picture" if isinstance(source, bytes) else str(source))
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            if file.format in PROGRAMS:
+                raise ImageError(f"{label}: {file.format} is a program that draws, not a picture: render it as PNG")
             frames = 1 if file.format in ONE_PICTURE else getattr(file, "n_frames", 1)
             if frames > 1 and not first_frame:
                 raise ImageError(f"{label}: has {frames} frames: give --first-frame, or extract the one you want")
             remark = (f"the first of {frames} frames",) if frames > 1 else ()
             picture = take_image(file, label, alpha=alpha, metadata=metadata)
+    except ImageError:
+        raise
     except FileNotFoundError:
         raise ImageError(f"{label}: no such file") from None
     except UnidentifiedImageError as error:
@@ -47,7 +52,7 @@ def read_image(
         raise ImageError(f"{label}: {error if 'cannot identify' not in str(error) else reason}") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{label}: too large to open safely ({error}): cut it into parts first") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:  # of damaged files Pillow's forty decoders raise any kind
         raise ImageError(f"{label}: cannot be read ({error or type(error).__name__})") from None
     return Picture(picture.pixels, picture.greyscale, picture.alpha, picture.metadata, remark + picture.remarks)
 
@@ -65,11 +70,10 @@ def take_image(
     remarks = [DEEP_KEPT_AS_8] if is_deep(image) else []
     image.load()
     profile = image.info.get("icc_profile") or None
+    exif, xmp = (take_exif(image), take_xmp(image)) if metadata == "all" else (None, None)
     image, legible = upright(image)
     if not legible:
         remarks.append("its Exif data is damaged and was passed over")
-    kept = metadata == "all"
-    exif, xmp = (take_exif(image), take_xmp(image)) if kept else (None, None)
     try:
         image, remark = to_eight_bits(image)
         remarks += [remark] if remark else []
