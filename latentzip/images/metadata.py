@@ -17,7 +17,6 @@ STORAGE_TAGS = frozenset(
     | {*range(317, 326), 330, *range(332, 348), *range(512, 522), *range(529, 533), 700}
     | {*range(32995, 32999), 33723, 34377, 34675}
 )
-XMP_TAG = 700
 XMP_ORIENTATION = re.compile(rb'\s*tiff:Orientation="\d"|<tiff:Orientation>\d</tiff:Orientation>')
 DAMAGED_EXIF = (SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, OSError)
 
@@ -78,9 +77,7 @@ def save_options(metadata: Metadata, image_format: str) -> dict[str, Any]:
     if image_format == "PNG" and "xmp" in options:
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_itxt("XML:com.adobe.xmp", options.pop("xmp").decode(errors="replace"))
-    if image_format == "TIFF" and (metadata.exif is not None or metadata.xmp is not None):
+    if image_format == "TIFF" and metadata.exif is not None:
         options["exif"] = Image.Exif()
-        options["exif"].load(metadata.exif or b"")
-        if metadata.xmp is not None:
-            options["exif"][XMP_TAG] = options.pop("xmp")
+        options["exif"].load(metadata.exif)
     return options

@@ -6,6 +6,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin, TiffTags
 
+from latentzip.images.metadata import STORAGE_TAGS
 from latentzip.images.picture import Picture, Pixels
 
 ROWS = 64  # of a strip
@@ -16,14 +17,15 @@ DEFLATE, HORIZONTAL_DIFFERENCES, ALPHA_UNASSOCIATED = 8, 2, 2
 
 
 def write_tiff(out: IO[bytes], picture: Picture, options: dict[str, Any]) -> None:
-    """Write a picture. options: those of Pillow's `save`: icc_profile, and exif as an Image.Exif."""
+    """Write a picture. options: those of Pillow's `save`: icc_profile, xmp, and exif as an Image.Exif."""
     samples = picture.samples()
     height, width, channels = samples.shape
     strips = [_strip(samples[top : top + ROWS]) for top in range(0, height, ROWS)]
     ifd = TiffImagePlugin.ImageFileDirectory_v2()
     _add_exif(ifd, options.get("exif") or Image.Exif())
-    if "icc_profile" in options:
-        ifd[TiffImagePlugin.ICCPROFILE] = options["icc_profile"]
+    for tag, name in ((TiffImagePlugin.ICCPROFILE, "icc_profile"), (TiffImagePlugin.XMP, "xmp")):
+        if name in options:
+            ifd[tag] = options[name]
     ifd[TiffImagePlugin.IMAGEWIDTH], ifd[TiffImagePlugin.IMAGELENGTH] = width, height
     ifd[TiffImagePlugin.BITSPERSAMPLE] = (samples.dtype.itemsize * 8,) * channels
     ifd[TiffImagePlugin.SAMPLESPERPIXEL] = channels
@@ -46,7 +48,7 @@ def write_tiff(out: IO[bytes], picture: Picture, options: dict[str, Any]) -> Non
 
 
 def _add_exif(ifd: TiffImagePlugin.ImageFileDirectory_v2, exif: Image.Exif) -> None:
-    for tag in exif:
+    for tag in set(exif) - STORAGE_TAGS:
         value = exif.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else exif[tag]
         if tag == ExifTags.IFD.Exif and ExifTags.IFD.Interop in value:
             value = {**value, ExifTags.IFD.Interop: exif.get_ifd(ExifTags.IFD.Interop)}
