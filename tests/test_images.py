@@ -12,6 +12,7 @@ from latentzip.errors import ImageError
 from latentzip.images import read_image, take_image
 
 RGB = Image.open(IMAGES / "chelsea.png").convert("RGB").crop((100, 50, 130, 70))
+RGB.info.clear()
 GREY = RGB.convert("L")
 
 

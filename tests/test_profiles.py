@@ -1,13 +1,17 @@
 """ICC profiles: known by what they say, kept without what colours do not need, and otherwise turned into sRGB."""
 
 import io
+import itertools
 import struct
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from conftest import IMAGES
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 from test_images import GREY, RGB, saved
 
 from latentzip.images import take_image
@@ -16,6 +20,7 @@ from latentzip.images.profiles import (
     ColourSpace,
     ProfileError,
     _gamma,
+    _text,
     build_profile,
     known_profile,
     parse_profile,
@@ -63,6 +68,14 @@ FOREIGN = {
 def test_others_profiles_are_known_by_what_they_say(number: int) -> None:
     curves = KNOWN[number][1].curves
     assert recognise(build_profile(ColourSpace(FOREIGN[number], curves), "something else")) == number
+
+
+def test_a_photograph_s_own_profile_is_known() -> None:
+    """That of Hewlett-Packard, 1998, with curves of 1024 samples, as half of all photographs have it."""
+    with Image.open(IMAGES / "chelsea.png") as photo:
+        assert b"sRGB IEC61966-2.1" in photo.info["icc_profile"]
+        assert len(photo.info["icc_profile"]) == 3144
+        assert take_image(photo).metadata.profile == known_profile(1)
 
 
 def test_curves_are_compared_as_curves() -> None:
@@ -133,6 +146,86 @@ def test_profiles_with_tables_are_gone_through() -> None:
     assert b"A2B0" in tags_of(lab)
     with pytest.raises(ProfileError, match="tables"):
         parse_profile(lab)
+
+
+def profile_with_tables(space: bytes, lab_of: Callable[[tuple[int, ...]], tuple[float, float, float]]) -> bytes:
+    """An output profile whose colours are Lab values at the corners of its samples' cube (lut8Type of ICC.1)."""
+    inputs = 4 if space == b"CMYK" else 3
+    corners = itertools.product((0, 1), repeat=inputs)
+    grid = b"".join(bytes((round(L * 2.55), round(a) + 128, round(b) + 128)) for L, a, b in map(lab_of, corners))
+    ramp = bytes(range(256))
+    identity = struct.pack(">9i", *(65536 * (i in (0, 4, 8)) for i in range(9)))
+    table = b"mft1\0\0\0\0" + bytes((inputs, 3, 2, 0)) + identity + ramp * inputs + grid + ramp * 3
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+    tags = {b"desc": _text("tables"), b"cprt": _text("none"), b"wtpt": white, b"A2B0": table}
+    head = bytearray(known_profile(1)[:128])
+    head[12:24] = b"prtr" + space + b"Lab "
+    offset, body, directory = 132 + 12 * len(tags), b"", b""
+    for tag, data in tags.items():
+        directory += tag + struct.pack(">II", offset + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    head[:4] = struct.pack(">I", offset + len(body))
+    return bytes(head) + struct.pack(">I", len(tags)) + directory + body
+
+
+def test_cmyk_goes_through_its_profile() -> None:
+    """On paper where cyan ink is a grey of L* 60 and the others are water, whatever Pillow thinks of cyan."""
+    profile = profile_with_tables(b"CMYK", lambda inks: (60.0 if inks[0] else 100.0, 0.0, 0.0))
+    picture = take_image(with_profile(Image.new("CMYK", (4, 4), (255, 0, 200, 0)), profile))
+    assert picture.remarks == ("CMYK converted to sRGB through its profile",)
+    assert picture.metadata.profile is None
+    assert np.abs(picture.pixels.astype(int) - 145).max() <= 3  # sRGB's grey of L* 60
+    plain = take_image(Image.new("CMYK", (4, 4), (255, 0, 200, 0)))
+    assert plain.remarks == ("CMYK converted to sRGB",)
+    assert plain.pixels[0, 0].tolist() == [0, 255, 55]
+
+
+def test_rgb_goes_through_a_profile_with_tables() -> None:
+    profile = profile_with_tables(b"RGB ", lambda rgb: (60.0 if rgb[0] else 0.0, 0.0, 0.0))
+    for wish in ("icc", "all", "none"):
+        picture = take_image(with_profile(Image.new("RGB", (4, 4), (255, 0, 200)), profile), metadata=wish)  # type: ignore[arg-type]
+        assert picture.remarks == ("colours converted to sRGB (the profile has tables)",)
+        assert picture.metadata.profile is None
+        assert np.abs(picture.pixels.astype(int) - 145).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("gamma", "places", "expected"),
+    [
+        (0.45455, None, None),
+        (0.45455, "sRGB", None),
+        (1.0, "sRGB", "linear"),
+        (0.45455, "P3", 2),
+        (1 / 1.8, None, "1.8"),
+        (0.0, None, None),
+        (1.0, "nonsense", None),
+    ],
+)
+@pytest.mark.parametrize("image", [RGB, GREY], ids=["RGB", "L"])
+def test_a_png_s_gamma_is_its_profile(gamma: float, places: str | None, expected: object, image: Image.Image) -> None:
+    chromaticities = {
+        "sRGB": (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000),
+        "P3": (31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000),
+        "nonsense": (0,) * 8,
+    }
+    info = PngInfo()
+    info.add(b"gAMA", struct.pack(">I", round(gamma * 100000)))
+    if places is not None:
+        info.add(b"cHRM", struct.pack(">8I", *chromaticities[places]))
+    picture = take_image(Image.open(io.BytesIO(saved(image, pnginfo=info))))
+    assert np.array_equal(picture.pixels, np.asarray(image.convert("RGB")))
+    profile = picture.metadata.profile
+    if expected in (None, 2):
+        assert (recognise(profile) if profile else None) == (expected if image is RGB else None)
+    else:
+        assert profile is not None
+        exponent = 1.0 if expected == "linear" else 1.8
+        space = ColourSpace(
+            KNOWN[1][1].columns if image is RGB else (), (_gamma(exponent),) * (3 if image is RGB else 1)
+        )
+        assert parse_profile(profile).is_like(space)
+    info.add(b"sRGB", b"\0")
+    assert take_image(Image.open(io.BytesIO(saved(image, pnginfo=info)))).metadata.profile is None
 
 
 def test_profiles_that_do_not_fit_are_passed_over() -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 from conftest import IMAGES
@@ -44,6 +45,20 @@ def test_the_readme_s_examples_run(tmp_path: Path) -> None:
     assert (tmp_path / "photo.png").exists()
     assert (tmp_path / "small" / "b.lz").exists()
     assert (tmp_path / "b.png").exists()
+
+
+def test_the_python_examples_run(tmp_path: Path) -> None:
+    """Those of docs/python.md, one after the other, as they stand there."""
+    shutil.copy(IMAGES / "chelsea.png", tmp_path / "photo.png")
+    blocks = re.findall(r"(?:^    .*\n|^\n)+", (ROOT / "docs" / "python.md").read_text(), re.MULTILINE)
+    code = textwrap.dedent("".join(block for block in blocks if block.strip()))
+    assert "latentzip.decode" in code
+    assert "latentzip.register" in code
+    code = code.replace("latentzip.register()", "open('photo.lz', 'wb').write(data); latentzip.register()")
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "(451, 300)\n"
+    assert (tmp_path / "small.lz").exists()
 
 
 def path_with(command: Path) -> dict[str, str]:

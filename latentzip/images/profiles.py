@@ -26,6 +26,7 @@ TABLE_TAGS = (b"A2B0", b"A2B1", b"A2B2", b"D2B0", b"D2B1", b"D2B2")  # they go b
 # Curves are compared in linear light, at 33 samples: sRGB's and a gamma of 2.2 differ by 0.008
 CURVE_TOLERANCE, COLUMN_TOLERANCE = 0.001, 0.0015
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+PNG_SRGB_GAMMA, PNG_GAMMA_TOLERANCE = 0.45455, 0.002  # what PNG says for sRGB's curve
 Light = NDArray[np.floating[Any]]
 
 
@@ -163,6 +164,25 @@ def build_profile(space: ColourSpace, name: str) -> bytes:
         *(2000, 1, 1, 0, 0, 0, b"acsp", b"", _fixed(*D50)),
     )
     return head.ljust(HEADER_BYTES, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+def profile_of_png(image: Image.Image) -> bytes | None:
+    """A profile that says what a PNG's gAMA and cHRM say (PNG, third edition), unless they only say sRGB."""
+    gamma, places = image.info.get("gamma"), image.info.get("chromaticity")
+    if "srgb" in image.info or not isinstance(gamma, float) or not 0.05 < gamma < 5:
+        return None
+    curve = SRGB_CURVE if abs(gamma - PNG_SRGB_GAMMA) < PNG_GAMMA_TOLERANCE else _gamma(1 / gamma)
+    columns = KNOWN[1][1].columns
+    if places is not None:
+        try:
+            white, *primaries = zip(places[::2], places[1::2], strict=True)
+            columns = _columns(tuple(primaries), white)
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+            return None
+    space = ColourSpace(columns, (curve,) * 3)
+    if image.mode in ("1", "L", "LA", "I", "I;16"):
+        space = space.as_grey()
+    return None if space.is_like(KNOWN[7 if space.greyscale else 1][1]) else build_profile(space, "PNG")
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:

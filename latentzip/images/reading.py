@@ -9,6 +9,7 @@ from PIL import Image, UnidentifiedImageError
 from latentzip.errors import ImageError
 from latentzip.images.metadata import take_exif, take_xmp, upright
 from latentzip.images.picture import ALPHA_KEPT, Metadata, MetadataWish, Picture, Pixels
+from latentzip.images.profiles import profile_of_png
 from latentzip.images.samples import DEEP_KEPT_AS_8, is_deep, to_colours, to_eight_bits
 from latentzip.images.transparency import split_alpha
 
@@ -69,7 +70,7 @@ def take_image(
     """
     remarks = [DEEP_KEPT_AS_8] if is_deep(image) else []
     image.load()
-    profile = image.info.get("icc_profile") or None
+    profile = image.info.get("icc_profile") or profile_of_png(image)
     exif, xmp = (take_exif(image), take_xmp(image)) if metadata == "all" else (None, None)
     image, legible = upright(image)
     if not legible:
