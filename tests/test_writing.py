@@ -11,7 +11,8 @@ from test_images import RGB
 from test_transparency import RAMP
 
 from latentzip.errors import ImageError, UsageError
-from latentzip.images import SAVE_OPTIONS, Picture, check_output_wishes, format_of, image_bytes, to_image
+from latentzip.images import SAVE_OPTIONS, Metadata, Picture, check_output_wishes, format_of, image_bytes, to_image
+from latentzip.images.profiles import known_profile
 from latentzip.images.writing import WITH_16_BITS, WITH_QUALITY, WITHOUT_ALPHA
 
 COLOUR = np.asarray(RGB)
@@ -147,6 +148,21 @@ def test_formats_go_by_suffix() -> None:
     for name in ("a", "a.pdf", "a.lz"):
         with pytest.raises(ImageError, match="not written as"):
             format_of(Path(name))
+
+
+@pytest.mark.parametrize("image_format", sorted(SAVE_OPTIONS))
+def test_damaged_metadata_of_a_file_does_not_cost_the_picture(image_format: str) -> None:
+    """A .lz file may hold anything there."""
+    for greyscale, profile, exif in (
+        (False, b"not a profile", b"not Exif"),
+        (True, b"not a profile", b"II*\0\xff\xff\xff\xff"),
+        (True, known_profile(1), b"II*\0\x08\0\0\0\x01\0\x69\x87\x02\0\xff\0\0\0\xff\xff\0\0\0\0\0\0"),
+        (False, known_profile(7), b""),
+    ):
+        picture = Picture(GREY, greyscale, metadata=Metadata(profile, exif, b"\xff not UTF-8"))
+        data, remarks = image_bytes(picture, image_format)
+        assert any("colour profile is damaged" in remark for remark in remarks)
+        assert np.abs(np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), int) - GREY).mean() < 4
 
 
 def test_what_a_format_cannot_hold_is_an_error() -> None:

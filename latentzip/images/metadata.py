@@ -18,7 +18,8 @@ STORAGE_TAGS = frozenset(
     | {*range(32995, 32999), 33723, 34377, 34675}
 )
 XMP_ORIENTATION = re.compile(rb'\s*tiff:Orientation="\d"|<tiff:Orientation>\d</tiff:Orientation>')
-DAMAGED_EXIF = (SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, OSError)
+# what Pillow raises of damaged metadata
+DAMAGED = (SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, OSError)
 
 
 def upright(image: Image.Image) -> tuple[Image.Image, bool]:
@@ -27,7 +28,7 @@ def upright(image: Image.Image) -> tuple[Image.Image, bool]:
         if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
             return image, True  # which spares a copy
         return ImageOps.exif_transpose(image), True
-    except DAMAGED_EXIF:
+    except DAMAGED:
         return image, False
 
 
@@ -49,7 +50,7 @@ def take_exif(image: Image.Image) -> bytes | None:
                 return None
             data = own.tobytes()
         return clean_exif(data, *(image.size[::-1] if turned else image.size))
-    except DAMAGED_EXIF:
+    except DAMAGED:
         return None
 
 

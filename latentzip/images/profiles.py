@@ -31,7 +31,11 @@ Light = NDArray[np.floating[Any]]
 
 
 class ProfileError(ValueError):
-    """A profile that is damaged, or is not of the matrix/TRC model."""
+    """A profile that cannot be used. The message goes on after "its colour profile"."""
+
+
+class TablesError(ProfileError):
+    """A profile that is whole, as it seems, but not of the matrix/TRC model."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,8 @@ KNOWN: dict[int, tuple[str, ColourSpace]] = {
     7: ("grey, sRGB curve", ColourSpace((), (SRGB_CURVE,))),
 }
 
+SRGB_NUMBERS = (1, 7)
+
 
 def recognise(profile: bytes) -> int | None:
     """The number of the well-known colour space that a profile describes, whatever it calls it."""
@@ -125,11 +131,11 @@ def known_profile(number: int) -> bytes:
 
 
 def parse_profile(profile: bytes) -> ColourSpace:
-    """What a profile says of colours. Raises ProfileError for a damaged one, or one with tables or other samples."""
+    """What a profile says of colours. Raises ProfileError where it is damaged or of other samples, or TablesError."""
     tags = _parse_tags(profile)
     space = profile[16:20]
     if any(tag in tags for tag in TABLE_TAGS):
-        raise ProfileError("has tables")
+        raise TablesError("has tables")
     try:
         if space == GREY_SPACE:
             parsed = ColourSpace((), (tags[GREY_CURVE_TAG],))
@@ -192,7 +198,7 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         source, goal = (ImageCms.ImageCmsProfile(io.BytesIO(data)) for data in (profile, target))
         converted = ImageCms.profileToProfile(image, source, goal, outputMode=mode)
     except (ImageCms.PyCMSError, OSError) as error:
-        raise ProfileError(str(error)) from None
+        raise ProfileError(f"cannot be used ({error})") from None
     assert converted is not None
     converted.info.pop("icc_profile", None)
     return converted

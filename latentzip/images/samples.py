@@ -9,7 +9,11 @@ from PIL import Image, ImageCms
 from latentzip.errors import ImageError
 from latentzip.images.picture import MetadataWish
 from latentzip.images.profiles import (
+    GREY_SPACE,
+    RGB_SPACE,
+    SRGB_NUMBERS,
     ProfileError,
+    TablesError,
     build_profile,
     known_profile,
     parse_profile,
@@ -69,46 +73,52 @@ def to_colours(
 
     Without a profile the samples are, or are taken for, sRGB. Raises ImageError for a mode of another kind.
     """
-    source = image.mode
-    if source == "1":
-        image, profile = image.convert("L"), None
-    elif source == "P":
-        image = image.convert("L" if profile is None and _is_grey(image) else "RGB")
-    if image.mode not in ("L", "RGB", *OTHER_COLOURS):
-        raise ImageError(f"has samples of mode {image.mode}, which are not known here: save it as RGB")
-    what = {"1": "1-bit kept as greyscale", "P": "palette resolved"}.get(source)
+    done = None
+    if image.mode == "1":
+        image, profile, done = image.convert("L"), None, "1-bit kept as greyscale"
+    elif image.mode == "P":
+        image, done = image.convert("L" if profile is None and _is_grey(image) else "RGB"), "palette resolved"
     if image.mode in OTHER_COLOURS:
         return _other_colours(image, profile)
+    if image.mode not in ("L", "RGB"):
+        raise ImageError(f"has samples of mode {image.mode}, which are not known here: save it as RGB")
     if profile is None:
-        return image, None, what
+        return image, None, done
+    try:
+        image, profile, converted = _with_profile(image, profile, wish)
+    except ProfileError as error:
+        return image, None, f"its colour profile {error}, and was passed over"
+    return image, profile, converted or done
+
+
+def _with_profile(
+    image: Image.Image, profile: bytes, wish: MetadataWish
+) -> tuple[Image.Image, bytes | None, str | None]:
+    """L or RGB and a profile -> as `to_colours`. Raises ProfileError for one that is damaged or does not fit."""
+    samples = profile[16:20]
+    if samples != RGB_SPACE and (samples, image.mode) != (GREY_SPACE, "L"):
+        raise ProfileError(f"is of other samples than {image.mode}")
     try:
         space = parse_profile(profile)
-    except ProfileError as error:
-        if profile[16:20] != (b"GRAY" if image.mode == "L" else b"RGB "):
-            return image, None, "its colour profile does not fit its samples and was passed over"
-        try:
-            return to_srgb(image, profile), None, "colours converted to sRGB (the profile has tables)"
-        except ProfileError:
-            return image, None, f"its colour profile {error} and was passed over"
-    if space.greyscale and image.mode == "RGB":
-        return image, None, "its colour profile does not fit its samples and was passed over"
-    adapted = image.mode == "L" and not space.greyscale  # a grey picture with an RGB profile
-    if adapted:
-        space = space.as_grey()
+    except TablesError:
+        if samples == RGB_SPACE and image.mode == "L":
+            raise
+        return to_srgb(image, profile), None, "colours converted to sRGB (the profile has tables)"
+    as_it_is = wish == "all"
+    if image.mode == "L" and not space.greyscale:
+        space, as_it_is = space.as_grey(), False
         profile = build_profile(space, "grey")
+    number = recognise(profile)
     if wish == "none":
-        known = recognise(profile)
-        return (image, None, what) if known in (1, 7) else (to_srgb(image, profile), None, "colours converted to sRGB")
+        plain = number in SRGB_NUMBERS
+        return (image, None, None) if plain else (to_srgb(image, profile), None, "colours converted to sRGB")
     if len(profile) > LARGEST_PROFILE:
         return to_srgb(image, profile), None, "colours converted to sRGB (the profile is too large)"
-    if wish == "all" and not adapted:
-        return image, profile, what
-    number = recognise(profile)
-    return (
-        image,
-        build_profile(space, "RGB" if space.columns else "grey") if number is None else known_profile(number),
-        what,
-    )
+    if not as_it_is:
+        profile = (
+            build_profile(space, "grey" if space.greyscale else "RGB") if number is None else known_profile(number)
+        )
+    return image, profile, None
 
 
 def _other_colours(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes | None, str]:

@@ -10,7 +10,7 @@ from latentzip.images.metadata import STORAGE_TAGS
 from latentzip.images.picture import Picture, Pixels
 
 ROWS = 64  # of a strip
-COMPRESSION = 2  # of zlib: the fastest that also looks for matches well
+COMPRESSION = 4  # of zlib, as for PNG
 GREY, RGB = 1, 2
 CHUNKY = 1
 DEFLATE, HORIZONTAL_DIFFERENCES, ALPHA_UNASSOCIATED = 8, 2, 2
