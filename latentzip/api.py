@@ -22,10 +22,10 @@ from latentzip.codec import (
     write_latent,
 )
 from latentzip.container import DEFAULT_QUALITY, parse
-from latentzip.images import ALPHA_KEPT, MetadataWish, Picture, check_alpha_wish, take_image, to_image
+from latentzip.images import ALPHA_KEPT, BitDepth, MetadataWish, Picture, check_alpha_wish, take_image, to_image
 from latentzip.models.autoencoder import Autoencoder
 from latentzip.rate import highest_level_within
-from latentzip.settings import BitDepth, Coding, EncodeSettings
+from latentzip.settings import Coding, EncodeSettings
 from latentzip.zoo.loading import (
     LoadedDecoder,
     LoadedEncoder,

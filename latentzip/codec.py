@@ -22,7 +22,7 @@ from latentzip.container import (
 )
 from latentzip.errors import FormatError, ModelError
 from latentzip.extras import pack_extras, parse_metadata, parse_transparency
-from latentzip.images import Picture, Pixels
+from latentzip.images import BitDepth, Picture, Pixels
 from latentzip.models.autoencoder import Autoencoder, KlLatent, VqLatent
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.posterior import GaussianPosterior
@@ -34,7 +34,7 @@ from latentzip.payload.plain import pack_adaptive, pack_half
 from latentzip.payload.scans import Parsed, Payload, level_of_quality, rate_of_level, stages_of_quality
 from latentzip.payload.vq import pack_vq
 from latentzip.refinement import STEPS, count_tiles, refine
-from latentzip.settings import BitDepth, Coding
+from latentzip.settings import Coding
 from latentzip.tiling import TilePlan
 from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, LoadedLatent
 

@@ -8,7 +8,6 @@ from latentzip.errors import UsageError
 
 MAX_EFFORT = 9
 Coding = Literal["auto", "fp16"]
-BitDepth = Literal[8, 16]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Pictures: Pillow's on one side, arrays on the other, with all that belongs to them. No torch."""
 
-from latentzip.images.picture import ALPHA_KEPT, Metadata, MetadataWish, Picture, Pixels
+from latentzip.images.picture import ALPHA_KEPT, BitDepth, Metadata, MetadataWish, Picture, Pixels
 from latentzip.images.reading import read_image, take_image
 from latentzip.images.transparency import check_alpha_wish
 from latentzip.images.writing import SAVE_OPTIONS, check_output_wishes, format_of, image_bytes, to_image
@@ -8,6 +8,7 @@ from latentzip.images.writing import SAVE_OPTIONS, check_output_wishes, format_o
 __all__ = [
     "ALPHA_KEPT",
     "SAVE_OPTIONS",
+    "BitDepth",
     "Metadata",
     "MetadataWish",
     "Picture",

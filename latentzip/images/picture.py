@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8 | np.uint16]
+BitDepth = Literal[8, 16]
 MetadataWish = Literal["icc", "all", "none"]
 ALPHA_KEPT = "keep"
 LUMA = np.array([299, 587, 114], dtype=np.uint32)  # ITU-R BT.601, in thousandths, as Pillow has it
