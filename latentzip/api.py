@@ -21,7 +21,7 @@ from latentzip.codec import (
     refinement_steps,
     write_latent,
 )
-from latentzip.container import DEFAULT_QUALITY, parse
+from latentzip.container import DEFAULT_QUALITY, Container, parse
 from latentzip.images import ALPHA_KEPT, BitDepth, MetadataWish, Picture, check_alpha_wish, take_image, to_image
 from latentzip.models.autoencoder import Autoencoder
 from latentzip.rate import highest_level_within
@@ -134,7 +134,7 @@ class Decoded:
 
 
 def decode_picture(
-    data: bytes,
+    container: Container,
     model: ModelSource = None,
     device: str = "auto",
     *,
@@ -142,12 +142,11 @@ def decode_picture(
     most_parts: int | None = None,
     bit_depth: BitDepth = 8,
 ) -> Decoded:
-    """.lz file -> picture.
+    """What was parsed of a .lz file -> picture.
 
     model: weights for a file whose own are neither built in nor in the cache. `partial`: take what has arrived of a
     file that was cut short; `most_parts`: and no more parts than that. Raises FormatError or ModelError.
     """
-    container = parse(data, partial=partial)
     decoder = load_model(weights_for(container, None if model is None else fspath(model)), device).decoder
     parsed = read_symbols(container, decoder, partial=partial, most_parts=most_parts)
     return Decoded(paint(container, parsed, decoder, bit_depth), parsed.parts)
@@ -186,7 +185,7 @@ def decode(data: bytes, *, model: ModelSource = None, device: str = "auto", part
     model: weights for a file whose own are neither built in nor in the cache. `partial`: show what has arrived of a
     file that was cut short. May be called from several threads at once. Raises FormatError or ModelError.
     """
-    return to_image(decode_picture(data, model, device, partial=partial).picture)
+    return to_image(decode_picture(parse(data, partial=partial), model, device, partial=partial).picture)
 
 
 def _nothing() -> None:
