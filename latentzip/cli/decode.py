@@ -8,6 +8,7 @@ import typer
 
 from latentzip.cli.console import Batch, Record, in_brackets
 from latentzip.cli.options import Device, DeviceOption, Force, Json, Output, Quiet, check_streams
+from latentzip.container import parse
 from latentzip.files import plan_outputs, read_bytes, write_bytes
 
 
@@ -62,14 +63,8 @@ def decode(
 
     def work(job: tuple[Path, Path]) -> tuple[Record, str]:
         source, target = job
-        decoded = decode_picture(
-            read_bytes(source),
-            model,
-            device.value,
-            partial=partial,
-            most_parts=scans,
-            bit_depth=depth,
-        )
+        container = parse(read_bytes(source), partial=partial)
+        decoded = decode_picture(container, model, device.value, partial=partial, most_parts=scans, bit_depth=depth)
         here, all_parts = decoded.parts
         data, remarks = image_bytes(decoded.picture, format_for(target), quality)
         write_bytes(target, data, overwrite=force)
