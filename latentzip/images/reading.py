@@ -44,7 +44,7 @@ def read_image(
                 raise ImageError(f"{label}: has {frames} frames: give --first-frame, or extract the one you want")
             remark = (f"the first of {frames} frames",) if frames > 1 else ()
             picture = take_image(file, label, alpha=alpha, metadata=metadata)
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except FileNotFoundError:
         raise ImageError(f"{label}: no such file") from None
