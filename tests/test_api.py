@@ -49,6 +49,28 @@ def test_any_mode_goes_in(mode: str, tiny_weights: dict[str, Path]) -> None:
     assert back.mode == ("L" if grey else "RGB") + ("A" if "A" in mode.upper() else "")
 
 
+def test_grey_takes_fewer_bytes_than_colour() -> None:
+    """With the default model, without a network of its own."""
+    with Image.open(IMAGES / "coffee.png") as photo:
+        colour = photo.convert("RGB")
+    grey, coloured = (len(latentzip.encode(image, metadata="none")) for image in (colour.convert("L"), colour))
+    assert grey < 0.95 * coloured
+
+
+def test_what_nobody_sees_costs_next_to_nothing() -> None:
+    """A picture whose right half is fully transparent, whatever colours lie there, costs what its left half does."""
+    noise = np.random.default_rng(0).integers(0, 256, (400, 600, 3), dtype=np.uint8)
+    with Image.open(IMAGES / "coffee.png") as photo:
+        noise[:, :300] = np.asarray(photo.convert("RGB"))[:, :300]
+    alpha = Image.new("L", (600, 400))
+    alpha.paste(255, (0, 0, 300, 400))
+    whole = Image.fromarray(noise)
+    whole.putalpha(alpha)
+    half = latentzip.encode(Image.fromarray(noise[:, :300].copy()))
+    assert len(latentzip.encode(whole)) < 1.15 * len(half)
+    assert len(latentzip.encode(whole, alpha="drop")) > 3 * len(half)
+
+
 def test_the_image_is_left_as_it_was(tiny_weights: dict[str, Path]) -> None:
     image = Image.open(io.BytesIO(source("JPEG")))
     image.load()
