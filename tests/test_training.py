@@ -22,6 +22,7 @@ from latentzip.errors import LatentzipError, OutputError, TrainingError
 from latentzip.images import read_image
 from latentzip.models.autoencoder import Autoencoder
 from latentzip.models.config import AutoencoderConfig
+from latentzip.models.families import config_to_json
 from latentzip.training import loop, start
 from latentzip.training.data import batch_at, load_pictures
 from latentzip.training.losses import Objective
@@ -362,7 +363,7 @@ def test_runs_are_named_after_start_and_pictures(tmp_path: Path) -> None:
 def test_two_processes_train_as_one(photographs: Path, tmp_path: Path, config: AutoencoderConfig) -> None:
     """The same global batches, the same losses within half a percent: the noise that stands for rounding is each
     process's own. (So many codes that none is dead within these steps: on what it would be put is left to chance.)"""
-    (tmp_path / "config.json").write_text(config.to_json())
+    (tmp_path / "config.json").write_text(config_to_json(config))
     command = ["-m", "latentzip", "train", "--data", str(photographs), "--config", str(tmp_path / "config.json")]
     command += ["--max-steps", "12", "--batch", "4", "--crop", "64", "--precision", "fp32", "--perceptual", "none"]
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]

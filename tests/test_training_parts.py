@@ -14,6 +14,7 @@ from PIL import Image
 from latentzip.cli import progress
 from latentzip.errors import ModelError
 from latentzip.models.config import AutoencoderConfig
+from latentzip.models.families import config_to_json
 from latentzip.models.quantizer import ResidualQuantizer
 from latentzip.training.codebook import CodebookAverages, k_means, start_codebooks
 from latentzip.training.data import batch_at, batches, load_pictures
@@ -201,7 +202,7 @@ def test_architectures_are_read_from_json(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"regularizer": "vq", "factor": 8, "stages": 2}')
     assert read_config(path) == AutoencoderConfig(regularizer="vq", factor=8, stages=2)
-    path.write_text(AutoencoderConfig.for_factor("kl", 4, "normal").to_json())
+    path.write_text(config_to_json(AutoencoderConfig.for_factor("kl", 4, "normal")))
     assert read_config(path) == AutoencoderConfig.for_factor("kl", 4, "normal")
     for text, message in (
         ("nonsense", "not a JSON object"),

@@ -4,8 +4,11 @@ import hashlib
 
 import pytest
 import torch
+from conftest import noise_picture
 from safetensors.torch import save_file
 
+from latentzip.codec import encode_image
+from latentzip.container import parse
 from latentzip.errors import ModelError
 from latentzip.zoo import loading
 from latentzip.zoo.checkpoints import fingerprint, read_tensors, save_weights
@@ -59,7 +62,9 @@ def test_a_new_decoder_serves_old_files(tmp_path, tiny_weights) -> None:  # type
     new = load_decoder(tmp_path / "new.safetensors", torch.device("cpu"))
     assert new.latent_fingerprint == old.latent_fingerprint
     assert new.decoder_fingerprint != old.decoder_fingerprint
-    path = weights_for(old.latent_fingerprint, old.decoder_fingerprint, str(tmp_path / "new.safetensors"))
+    encoder = load_encoder(str(tiny_weights["vq"]), torch.device("cpu"))
+    container = parse(encode_image(noise_picture(40, 30), encoder))
+    path = weights_for(container, str(tmp_path / "new.safetensors"))
     assert path == tmp_path / "new.safetensors"
 
 
@@ -90,6 +95,6 @@ def test_files_that_are_no_weights_are_refused(tmp_path, content: bytes) -> None
 
 def test_a_model_of_another_family_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "foreign.safetensors"
-    save_file({"encoder.a": torch.zeros(1)}, path, {"config": '{"config_version": 1, "family": "ldm"}'})
-    with pytest.raises(ModelError, match=r"foreign\.safetensors: .*family 'ldm'"):
+    save_file({"encoder.a": torch.zeros(1)}, path, {"config": '{"config_version": 1, "family": "fsq"}'})
+    with pytest.raises(ModelError, match=r"foreign\.safetensors: .*family 'fsq'"):
         load_encoder(str(path), torch.device("cpu"))

@@ -175,6 +175,8 @@ def read_config(path: Path) -> AutoencoderConfig:
     """
     try:
         fields = json.loads(path.read_text())
+        if isinstance(fields, dict) and fields.get("family", "lite") != "lite":
+            raise ModelError(f"is of the family {fields['family']!r}: only models of the family 'lite' are trained")
         return trainable(config_from_json(json.dumps({"config_version": CONFIG_VERSION, "family": "lite", **fields})))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
