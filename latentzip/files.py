@@ -15,6 +15,7 @@ from latentzip.errors import LatentzipError, OutputError
 
 STREAM = Path("-")
 MAX_FILE_BYTES = 2**32 - 1  # read into memory at once; more than a TIFF can have
+PIECE = 2**20
 _PART = re.compile(r"\.latentzip-(\d{1,7})-[0-9a-f]{8}\.part")  # with the writer's process id
 
 
@@ -40,13 +41,19 @@ def read_bytes(path: Path, check: Callable[[bytes], None] | None = None) -> byte
 
 
 def _read_from(file: IO[bytes], path: Path, check: Callable[[bytes], None] | None) -> bytes:
-    head = file.read(8)
+    pieces: list[bytes] = []
     if check is not None:
-        check(head)
-    data = head + file.read(MAX_FILE_BYTES - len(head) + 1)
-    if len(data) > MAX_FILE_BYTES:
+        pieces.append(file.read(8))
+        check(pieces[0])
+    too_long = os.fstat(file.fileno()).st_size > MAX_FILE_BYTES  # never of a pipe or a device
+    left = MAX_FILE_BYTES - sum(map(len, pieces))
+    while not too_long and (piece := file.read(PIECE)):
+        pieces.append(piece)
+        left -= len(piece)
+        too_long = left < 0
+    if too_long:
         raise LatentzipError(f"{path}: has more than {MAX_FILE_BYTES} bytes, which is more than can be read at once")
-    return data
+    return b"".join(pieces)
 
 
 def write_bytes(path: Path, data: bytes, *, overwrite: bool) -> None:

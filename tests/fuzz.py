@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from conftest import TINY_KL, TINY_NORMAL, TINY_VQ, TINY_VQ_PRIOR, noise_picture, tiny_model
+from PIL import ImageCms
 
 from latentzip.cli.info import describe
 from latentzip.codec import encode_image, paint, read_symbols
@@ -40,7 +41,7 @@ from latentzip.container import (
     parse,
 )
 from latentzip.errors import LatentzipError
-from latentzip.images import Picture, image_bytes
+from latentzip.images import Metadata, Picture, image_bytes
 from latentzip.models.config import AutoencoderConfig
 from latentzip.zoo.checkpoints import save_weights
 from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, load_decoder, load_encoder
@@ -138,15 +139,24 @@ def samples() -> list[Sample]:
                 files.append(encode_image(picture, model, coding="fp16"))
             found += [(model, parse(file)) for file in files]
         found.append((model, parse(encode_image(noise_picture(900, 700), model, 100))))
-        tiled = replace(found[-2][1].header, flags=Flag.TILED)
-        found.append((model, Container(tiled, (Chunk(ChunkType.TILES, TILES.pack(3, 1)), *found[-2][1].chunks))))
+        found.append((model, parse(encode_image(adorned(), model))))
+        tiled = replace(found[-3][1].header, flags=Flag.TILED)
+        found.append((model, Container(tiled, (Chunk(ChunkType.TILES, TILES.pack(3, 1)), *found[-3][1].chunks))))
     assert {container.header.kind for _, container in found} == set(PayloadKind)
     return found
 
 
+def adorned() -> Picture:
+    """A picture with everything that a file can hold beside it."""
+    alpha = noise_picture(9, 8).pixels[..., 0]
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    exif = b"MM\0*\0\0\0\x08\0\x01\x01\x0f\0\x02\0\0\0\x03abc\0\0\0\0\0"
+    return Picture(noise_picture(9, 8).pixels, False, alpha, Metadata(profile, exif, b"<x/>"))
+
+
 def mutated(container: Container, rng: random.Random) -> Container:
     """Something else in its payload, its scans or its header."""
-    scans = [bytearray(chunk.payload) for chunk in container.chunks]
+    scans = [bytearray(chunk.payload) for chunk in container.chunks if chunk.type == ChunkType.SCAN]
     header = container.header
     for _ in range(rng.choice((1, 1, 1, 2, 5))):
         scan = rng.choice(scans)

@@ -180,10 +180,22 @@ def test_endless_inputs_are_refused_at_once() -> None:
         read_bytes(Path("/dev/zero"), check_signature)
 
 
+@posix
 def test_inputs_have_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path,) = touch(tmp_path, "a")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
     monkeypatch.setattr("latentzip.files.MAX_FILE_BYTES", 3)
     assert read_bytes(path) == b"old"
     path.write_bytes(b"long")
     with pytest.raises(LatentzipError, match="more than 3 bytes"):
         read_bytes(path)
+    for data in (b"old", b"long"):
+        writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+        writer.start()
+        if data == b"old":
+            assert read_bytes(pipe) == data
+        else:
+            with pytest.raises(LatentzipError, match="more than 3 bytes"):
+                read_bytes(pipe)
+        writer.join()

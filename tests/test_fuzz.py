@@ -1,11 +1,16 @@
 """Mutated payloads and files: read, or one of our errors. tests/fuzz.py and fuzz_guided.py do it in large numbers."""
 
+import io
+
 import pytest
+from conftest import noise_picture
 from fuzz import forced, fuzz, models, read_all, repaired, samples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from latentzip.container import pack
+from latentzip.images import Metadata, Picture, image_bytes
 from latentzip.zoo.loading import LoadedDecoder
 
 Models = dict[bytes, LoadedDecoder]
@@ -54,3 +59,16 @@ def test_edited_files(decoders: Models, files: list[bytes], data: st.DataObject,
         file = file[:place] + instead + file[place + gone :]
     for variant in (file, repaired(file), forced(file, list(decoders))):
         read_all(variant, decoders)
+
+
+raw = st.none() | st.binary(max_size=300)
+
+
+@given(st.builds(Metadata, raw, raw, raw), st.sampled_from(["PNG", "JPEG", "WEBP", "TIFF", "AVIF"]))
+@settings(max_examples=150, deadline=None)
+def test_any_metadata_goes_into_pictures_that_open(metadata: Metadata, image_format: str) -> None:
+    picture = Picture(noise_picture(5, 3).pixels, False, None, metadata)
+    data, _ = image_bytes(picture, image_format)
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        assert (image.format, image.size) == (image_format, (5, 3))

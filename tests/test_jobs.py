@@ -8,6 +8,7 @@ from test_files import posix, touch
 
 from latentzip.errors import LatentzipError, OutputError
 from latentzip.files import STREAM
+from latentzip.images import picture_suffixes
 from latentzip.jobs import Plan, Source, find_sources, plan_outputs
 
 SUFFIXES = frozenset({".png", ".jpg"})
@@ -115,6 +116,14 @@ def test_a_tree_is_mirrored(tmp_path: Path) -> None:
     (tmp_path / "in" / "file").touch()
     with pytest.raises(OutputError, match="is not a folder"):
         plan_outputs(sources, tmp_path / "in" / "file" / "out", ".lz", into_folder=True)
+
+
+def test_which_suffixes_are_pictures() -> None:
+    import latentzip.LzImagePlugin  # noqa: F401  # which lets Pillow read .lz files
+
+    suffixes = picture_suffixes()
+    assert {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".gif", ".bmp", ".mpo", ".jp2"} <= suffixes
+    assert not {".lz", ".eps", ".ps", ".pdf", ".mpg", ".h5", ".wmf", ".txt"} & suffixes
 
 
 def test_a_file_that_is_named_and_found_is_taken_once(tmp_path: Path) -> None:

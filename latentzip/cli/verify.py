@@ -32,14 +32,14 @@ def verify(
         path = job.source
         data = read_bytes(path, check_signature)
         container = parse(data)
-        parse_metadata(container)
-        parse_transparency(container)
         # only a file that is whole is worth loading torch and a model for
         from latentzip.codec import read_symbols
         from latentzip.zoo.loading import load_latent, weights_for
 
         latent = load_latent(weights_for(container, model))
-        read_symbols(container, latent)
+        read_symbols(container, latent)  # the picture's size is checked first of all
+        parse_metadata(container)
+        parse_transparency(container)
         same = latent.decoder_fingerprint == container.header.decoder_fingerprint
         remark = "" if same else ", but was made with another decoder: the picture may look different"
         record = {
