@@ -16,7 +16,7 @@ from conftest import Result, noise_picture
 from PIL import Image
 from test_files import posix
 
-from latentzip import codec
+from latentzip import api
 from latentzip.container import parse
 
 Cli = Callable[..., Result]
@@ -107,15 +107,15 @@ def test_a_batch_goes_past_whatever_one_file_does(
     error: Exception,
     message: str,
 ) -> None:
-    real, calls = codec.write_latent, []
+    real, calls = api.encode_picture, []
 
-    def fail_at_the_second(*arguments: Any, **options: Any) -> bytes:
+    def fail_at_the_second(*arguments: Any) -> api.Encoded:
         calls.append(arguments)
         if len(calls) == 2:
             raise error
-        return real(*arguments, **options)
+        return real(*arguments)
 
-    monkeypatch.setattr(codec, "write_latent", fail_at_the_second)
+    monkeypatch.setattr(api, "encode_picture", fail_at_the_second)
     result = cli("encode", "-r", tree, "-o", tmp_path / "lz", "-m", tiny_weights["vq"])
     assert result.code == 1
     assert f"latentzip: {tree / 'b' / 'c.PNG'}: {message}" in result.err
@@ -143,7 +143,7 @@ def test_a_disk_that_fills_up(
 
 RUN = """
 import os, signal, sys, threading
-from latentzip import codec
+from latentzip import api
 from latentzip.cli.app import main
 
 calls = 0
@@ -153,7 +153,7 @@ def at(number, then, real):
         calls += 1
         if calls == number:
             then()
-        return real(*arguments, **options)
+        return real(*arguments)
     return call
 
 def stop(): os.kill(os.getpid(), number)
