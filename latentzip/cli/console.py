@@ -72,11 +72,14 @@ class Totals:
         self.input_bytes += record.get("input_bytes", 0)
         self.output_bytes += record.get("output_bytes", 0)
 
+    @property
+    def saved(self) -> str:
+        """', 242 KiB (98.3%) saved', and nothing where nothing was."""
+        saved = self.input_bytes - self.output_bytes
+        if not self.output_bytes or saved <= 0:
+            return ""
+        return f", {human_size(saved)} ({saved / self.input_bytes:.1%}) saved"
+
     def __str__(self) -> str:
-        text = f"{self.pixels / 1e6:.1f} MP"
-        if self.output_bytes:
-            text += f", {human_size(self.input_bytes)} -> {human_size(self.output_bytes)}"
-        if 0 < self.output_bytes < self.input_bytes:
-            saved = self.input_bytes - self.output_bytes
-            text += f", {human_size(saved)} or {saved / self.input_bytes:.1%} saved"
-        return text
+        sizes = f", {human_size(self.input_bytes)} -> {human_size(self.output_bytes)}" if self.output_bytes else ""
+        return f"{self.pixels / 1e6:.1f} MP{sizes}{self.saved}"

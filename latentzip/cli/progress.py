@@ -121,7 +121,7 @@ class FilesDisplay:
 
     def file_done(self, totals: Totals) -> None:
         speed = totals.pixels / 1e6 / max(time.monotonic() - self._start, 1e-9)
-        self._progress.update(self._files, advance=1, figures=f"{speed:.2f} MP/s, {totals}")
+        self._progress.update(self._files, advance=1, figures=f"{speed:.2f} MP/s{totals.saved}")
 
     @contextlib.contextmanager
     def steps(self, name: str, count: int) -> Iterator[Callable[[], None]]:
