@@ -138,11 +138,18 @@ def read_header(data: bytes) -> Header:
     return _parse_header(data)[0]
 
 
-def _parse_header(data: bytes) -> tuple[Header, int]:
+def check_signature(data: bytes) -> None:
+    """Raise FormatError for a file, of which this is all or the beginning, that is no latentzip image."""
     if data[:4] == LZIP_SIGNATURE:
         raise FormatError("this is an lzip archive, not a latentzip image: use lzip to unpack it")
-    if not data.startswith(SIGNATURE[: len(data)]) or not data:
+    if not data:
+        raise FormatError("is empty: get the file again")
+    if not data.startswith(SIGNATURE[: len(data)]):
         raise FormatError("not a latentzip image (its signature is another)")
+
+
+def _parse_header(data: bytes) -> tuple[Header, int]:
+    check_signature(data)
     if len(data) < HEADER.size:
         raise TruncatedError(f"ends after {len(data)} bytes, within the header: get the file again")
     fields = HEADER.unpack_from(data)

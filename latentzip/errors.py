@@ -2,7 +2,10 @@
 
 
 class LatentzipError(Exception):
-    """Anything that went wrong for a reason the user can act on: lower case, path first, cause, remedy."""
+    """Anything that went wrong for a reason the user can act on: lower case, path first, cause, remedy.
+
+    Where several things are wrong at once, each is an argument.
+    """
 
 
 class ImageError(LatentzipError):

@@ -1,9 +1,12 @@
-"""Names, streams and atomic writes. Whatever happens, a file is either whole and new, or as it was."""
+"""Streams and atomic writes. Whatever happens, a file is either whole and new, or as it was."""
 
 import contextlib
 import os
+import re
+import secrets
+import shutil
+import stat
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -11,14 +14,24 @@ from typing import IO
 from latentzip.errors import LatentzipError, OutputError
 
 STREAM = Path("-")
+MAX_FILE_BYTES = 2**32 - 1  # read into memory at once; more than a TIFF can have
+PIECE = 2**20
+_PART = re.compile(r"\.latentzip-(\d{1,7})-[0-9a-f]{8}\.part")  # with the writer's process id
 
 
-def read_bytes(path: Path) -> bytes:
-    """The whole of a file, or of standard input for `-`. Raises LatentzipError."""
+def read_bytes(path: Path, check: Callable[[bytes], None] | None = None) -> bytes:
+    """The whole of a file, or of standard input for `-`. Raises LatentzipError.
+
+    `check` is given the first 8 bytes before the rest is read, and may raise: nothing large or endless is read only to
+    find that it is something else.
+    """
     if path == STREAM:
-        return sys.stdin.buffer.read()
+        if sys.stdin is None:
+            raise LatentzipError("standard input is closed: give a file")
+        return _read_from(sys.stdin.buffer, path, check)
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return _read_from(file, path, check)
     except FileNotFoundError:
         raise LatentzipError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -27,101 +40,176 @@ def read_bytes(path: Path) -> bytes:
         raise LatentzipError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+def _read_from(file: IO[bytes], path: Path, check: Callable[[bytes], None] | None) -> bytes:
+    pieces: list[bytes] = []
+    if check is not None:
+        pieces.append(file.read(8))
+        check(pieces[0])
+    too_long = os.fstat(file.fileno()).st_size > MAX_FILE_BYTES  # never of a pipe or a device
+    left = MAX_FILE_BYTES - sum(map(len, pieces))
+    while not too_long and (piece := file.read(PIECE)):
+        pieces.append(piece)
+        left -= len(piece)
+        too_long = left < 0
+    if too_long:
+        raise LatentzipError(f"{path}: has more than {MAX_FILE_BYTES} bytes, which is more than can be read at once")
+    return b"".join(pieces)
+
+
 def write_bytes(path: Path, data: bytes, *, overwrite: bool) -> None:
     """Write a file atomically, or to standard output for `-`. Raises OutputError."""
     if path == STREAM:
-        write_to_stdout(data)
-    else:
-        write_atomically(path, lambda file: file.write(data), overwrite=overwrite)
+        return write_to_stdout(data)
+    return write_atomically(path, lambda file: file.write(data), overwrite=overwrite)
 
 
-def plan_outputs(inputs: list[Path], output: Path | None, suffix: str, *, overwrite: bool) -> list[tuple[Path, Path]]:
-    """Which file becomes which: [(input, output)]. Raises OutputError where two would collide or one is in the way.
-
-    Without `output` each lands beside its input with another suffix; `output` is a folder, or a file for one input.
-    """
-    into_folder = output is not None and output != STREAM and output.is_dir()
-    if len(inputs) > 1 and output is not None and not into_folder:
-        raise OutputError(f"{output}: not a folder, and there are {len(inputs)} inputs: create it, or give one input")
-    jobs = []
-    for source in inputs:
-        if output is None or into_folder:
-            if source == STREAM:
-                if into_folder:
-                    raise OutputError("standard input has no name for a file in a folder: give -o FILE")
-                target = STREAM
-            else:
-                target = (output or source.parent) / source.with_suffix(suffix).name
-        else:
-            target = output
-        jobs.append((source, target))
-    seen: dict[Path, Path] = {}
-    for source, target in jobs:
-        if target != STREAM and target.absolute() in seen:
-            raise OutputError(
-                f"{target}: both {seen[target.absolute()]} and {source} would become it: give -o for each apart"
-            )
-        if target != STREAM and source != STREAM and target.exists() and source.exists() and target.samefile(source):
-            raise OutputError(f"{target}: is the input itself: give another -o")
-        seen[target.absolute()] = source
-        check_output(target, overwrite=overwrite)
-    return jobs
+def make_folder_of(path: Path) -> None:
+    """Make the folder that a file is to be in, and those above it. Raises OutputError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: its folder cannot be made ({error.strerror}): choose another -o") from None
 
 
 def write_to_stdout(data: bytes) -> None:
     """Binary to a pipe or file; a terminal is refused. Raises OutputError."""
-    _refuse_terminal()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    _check_stdout()
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output: cannot be written ({error.strerror})") from None
 
 
-def _refuse_terminal() -> None:
+def _check_stdout() -> None:
+    if sys.stdout is None:
+        raise OutputError("standard output is closed: give -o FILE")
     if sys.stdout.isatty():
         raise OutputError("standard output is a terminal, and the data is binary: redirect it, or give -o FILE")
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Raise OutputError where writing `path` is sure to fail, before the work is done."""
+def check_output(path: Path, *, overwrite: bool, make_folders: bool = False) -> None:
+    """Raise OutputError where writing `path` is sure to fail, before the work is done.
+
+    `make_folders`: those that do not exist will be made.
+    """
     if path == STREAM:
-        _refuse_terminal()
-        return
+        return _check_stdout()
     if path.is_dir():
         raise OutputError(f"{path}: is a folder: name a file")
+    if _is_stream(path):
+        return None
+    if path.is_symlink():
+        raise OutputError(f"{path}: is a symbolic link, which is not followed: name the file itself")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: is no ordinary file: name another")
     if path.exists() and not overwrite:
         raise OutputError(f"{path}: already exists: use --force to overwrite it")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: the folder {path.parent} does not exist: create it first")
+    folder = path.parent
+    while make_folders and not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.exists():
+        raise OutputError(f"{path}: the folder {folder} does not exist: create it first")
+    if not folder.is_dir():
+        raise OutputError(f"{path}: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: the folder {folder} is not writable: choose another place with -o")
+    return None
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object], *, overwrite: bool) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place. Raises OutputError."""
+    """Let `write` fill a temporary file beside `path`, then put it in place. Raises OutputError.
+
+    A file that is replaced hands down its permissions, a new one has those of the umask. A pipe or character device is
+    simply written to. The data is on the disk before the name is: after a power cut too, a file is whole or not there.
+    """
     check_output(path, overwrite=overwrite)
-    temporary: str | None = None
+    part: Path | None = None
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
+        if _is_stream(path):
+            with path.open("wb") as file:
+                write(file)
+            return
+        part = _part_in(path.parent)
+        with part.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         if overwrite:
-            os.replace(temporary, path)
+            with contextlib.suppress(OSError):
+                shutil.copymode(path, part)
+            os.replace(part, path)
         else:
-            os.link(temporary, path)  # fails where the file has appeared meanwhile
-            os.unlink(temporary)
-        temporary = None
+            _rename_to_new(part, path)
     except FileExistsError:
         raise OutputError(f"{path}: already exists: use --force to overwrite it") from None
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"{path}: cannot be written ({reason}): choose another place with -o") from None
     finally:
-        if temporary is not None:
+        if part is not None:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
+                part.unlink()
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _part_in(folder: Path) -> Path:
+    return folder / f".latentzip-{os.getpid()}-{secrets.token_hex(4)}.part"
+
+
+def _rename_to_new(part: Path, path: Path) -> None:
+    """Give a file its name. Raises FileExistsError where that has been taken meanwhile."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links, such as a memory card's
+        if os.path.lexists(path):
+            raise FileExistsError from None
+        os.replace(part, path)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files in a folder whose writers were killed."""
+    if os.name != "posix":  # elsewhere there is no harmless way to ask for a process
+        return
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            match = _PART.fullmatch(path.name)
+            if match and not _is_running(int(match[1])):
+                path.unlink(missing_ok=True)
+
+
+def ignores_case(folder: Path) -> bool:
+    """Whether a folder, or the nearest one above it that exists, takes `A` and `a` for one name. Tried with a file."""
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    probe = _part_in(folder)
+    try:
+        with probe.open("xb"):
+            return probe.with_name(probe.name.upper()).exists()
+    except OSError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return True
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether it is there, and a pipe or a character device: /dev/stdout, /dev/null, >(command)."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)

@@ -20,6 +20,7 @@ FLOORS = {
     "settings": 3,
     "images": 2,
     "files": 2,
+    "jobs": 3,
     "entropy": 2,
     "models": 3,
     "zoo": 4,

@@ -1,13 +1,29 @@
-"""Names and writing: nothing is overwritten, nothing is half written."""
+"""Reading and writing: nothing is overwritten, nothing is half written."""
 
+import errno
 import os
+import stat
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import IO
 
 import pytest
 
-from latentzip.errors import LatentzipError, OutputError
-from latentzip.files import STREAM, plan_outputs, read_bytes, write_atomically, write_bytes
+from latentzip.container import check_signature
+from latentzip.errors import FormatError, LatentzipError, OutputError
+from latentzip.files import (
+    check_output,
+    ignores_case,
+    read_bytes,
+    remove_leftovers,
+    write_atomically,
+    write_bytes,
+)
+
+not_for_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX system")
 
 
 def touch(folder: Path, *names: str) -> list[Path]:
@@ -16,43 +32,6 @@ def touch(folder: Path, *names: str) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"old")
     return paths
-
-
-def test_outputs_land_beside_their_inputs(tmp_path: Path) -> None:
-    sources = touch(tmp_path, "a.png", "b.c.jpg")
-    targets = [target for _, target in plan_outputs(sources, None, ".lz", overwrite=False)]
-    assert targets == [tmp_path / "a.lz", tmp_path / "b.c.lz"]
-
-
-def test_outputs_land_in_a_folder_or_a_file(tmp_path: Path) -> None:
-    source = touch(tmp_path, "a.png")
-    folder = tmp_path / "out"
-    folder.mkdir()
-    assert plan_outputs(source, folder, ".lz", overwrite=False) == [(source[0], folder / "a.lz")]
-    assert plan_outputs(source, tmp_path / "x", ".lz", overwrite=False) == [(source[0], tmp_path / "x")]
-    assert plan_outputs([STREAM], None, ".lz", overwrite=True) == [(STREAM, STREAM)]
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_collisions_are_found_before_any_work(tmp_path: Path, overwrite: bool) -> None:
-    with pytest.raises(OutputError, match="both"):
-        plan_outputs(touch(tmp_path, "a.png", "a.jpg"), None, ".lz", overwrite=overwrite)
-    with pytest.raises(OutputError, match="input itself"):
-        plan_outputs(touch(tmp_path, "b.lz"), None, ".lz", overwrite=overwrite)
-
-
-def test_what_is_in_the_way_is_found_before_any_work(tmp_path: Path) -> None:
-    sources = touch(tmp_path, "a.png", "b.png")
-    touch(tmp_path, "a.lz")
-    with pytest.raises(OutputError, match="--force"):
-        plan_outputs(sources, None, ".lz", overwrite=False)
-    assert len(plan_outputs(sources, None, ".lz", overwrite=True)) == 2
-    with pytest.raises(OutputError, match="2 inputs"):
-        plan_outputs(sources, tmp_path / "missing", ".lz", overwrite=True)
-    with pytest.raises(OutputError, match="does not exist"):
-        plan_outputs(sources[:1], tmp_path / "missing" / "a.lz", ".lz", overwrite=True)
-    with pytest.raises(OutputError, match="no name"):
-        plan_outputs([STREAM], tmp_path, ".lz", overwrite=True)
 
 
 def test_writing_keeps_what_is_there(tmp_path: Path) -> None:
@@ -95,8 +74,128 @@ def test_new_files_have_ordinary_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "new").stat().st_mode == ordinary.stat().st_mode
 
 
+@posix
+def test_a_file_that_is_replaced_hands_down_its_permissions(tmp_path: Path) -> None:
+    (private,) = touch(tmp_path, "private")
+    private.chmod(0o600)
+    write_bytes(private, b"new", overwrite=True)
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+
+
+def test_file_systems_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAT and the like, as on memory cards."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_bytes(tmp_path / "a", b"new", overwrite=False)
+    assert (tmp_path / "a").read_bytes() == b"new"
+    with pytest.raises(OutputError, match="already exists"):
+        write_atomically(tmp_path / "b", lambda file: touch(tmp_path, "b"), overwrite=False)
+    assert (tmp_path / "b").read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+@posix
+def test_links_are_neither_followed_nor_replaced(tmp_path: Path) -> None:
+    (target,) = touch(tmp_path, "target")
+    for name, to in (("link", target), ("dangling", tmp_path / "nowhere")):
+        (tmp_path / name).symlink_to(to)
+        for overwrite in (False, True):
+            with pytest.raises(OutputError, match="symbolic link"):
+                write_bytes(tmp_path / name, b"new", overwrite=overwrite)
+        assert (tmp_path / name).is_symlink()
+    assert target.read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["dangling", "link", "target"]
+
+
+@posix
+def test_pipes_and_devices_are_written_to_and_stay(tmp_path: Path) -> None:
+    pipe, got = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader.start()
+    write_bytes(pipe, b"through", overwrite=False)
+    reader.join()
+    assert got == [b"through"]
+    (tmp_path / "null").symlink_to("/dev/null")  # as /dev/stdout is a link to a device or pipe
+    write_bytes(tmp_path / "null", b"away", overwrite=True)
+    assert sorted(os.listdir(tmp_path)) == ["null", "pipe"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_named() -> None:
+    with pytest.raises(OutputError, match="No space left"):
+        write_bytes(Path("/dev/full"), b"data", overwrite=True)
+
+
+@not_for_root
+def test_folders_that_may_not_be_written_are_found_before_the_work(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match="is not writable"):
+            check_output(tmp_path / "a", overwrite=True)
+        with pytest.raises(OutputError, match="is not writable"):
+            check_output(tmp_path / "below" / "a", overwrite=True, make_folders=True)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@posix
+def test_what_killed_writers_left_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    leftover = f".latentzip-{ended.pid}-0123abcd.part"
+    kept = [
+        f".latentzip-{os.getpid()}-0123abcd.part",  # another thread is writing it
+        f"latentzip-{ended.pid}-0123abcd.part",
+        f".latentzip-{ended.pid}-0123abcd.part.png",
+        f".latentzip-{ended.pid}-0123ABCD.part",
+        ".latentzip-99999999999999999999-0123abcd.part",
+    ]
+    touch(tmp_path, leftover, *kept)
+    remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+    remove_leftovers(tmp_path / "missing")
+
+
+def test_whether_a_folder_ignores_case_is_tried(tmp_path: Path) -> None:
+    touch(tmp_path, "a")
+    assert ignores_case(tmp_path / "missing") == (tmp_path / "A").exists()
+    assert os.listdir(tmp_path) == ["a"]
+
+
 def test_unreadable_inputs_have_clear_errors(tmp_path: Path) -> None:
     with pytest.raises(LatentzipError, match="no such file"):
         read_bytes(tmp_path / "missing")
     with pytest.raises(LatentzipError, match="is a folder"):
         read_bytes(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+def test_endless_inputs_are_refused_at_once() -> None:
+    with pytest.raises(FormatError, match="not a latentzip image"):
+        read_bytes(Path("/dev/zero"), check_signature)
+
+
+@posix
+def test_inputs_have_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = touch(tmp_path, "a")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    monkeypatch.setattr("latentzip.files.MAX_FILE_BYTES", 3)
+    assert read_bytes(path) == b"old"
+    path.write_bytes(b"long")
+    with pytest.raises(LatentzipError, match="more than 3 bytes"):
+        read_bytes(path)
+    for data in (b"old", b"long"):
+        writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+        writer.start()
+        if data == b"old":
+            assert read_bytes(pipe) == data
+        else:
+            with pytest.raises(LatentzipError, match="more than 3 bytes"):
+                read_bytes(pipe)
+        writer.join()

@@ -32,6 +32,8 @@ def test_the_readme_s_examples_run(tmp_path: Path) -> None:
         cwd=tmp_path,
         check=True,
     )
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    shutil.copy(tmp_path / "b.jpg", tmp_path / "photos" / "more" / "c.jpg")
     assert len(commands()) >= 10
     for line in commands():
         # each example stands alone: what an earlier one wrote is not in its way
@@ -45,6 +47,7 @@ def test_the_readme_s_examples_run(tmp_path: Path) -> None:
     assert (tmp_path / "photo.png").exists()
     assert (tmp_path / "small" / "b.lz").exists()
     assert (tmp_path / "b.png").exists()
+    assert (tmp_path / "back" / "more" / "c.png").exists()
 
 
 def test_the_python_examples_run(tmp_path: Path) -> None:

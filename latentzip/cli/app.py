@@ -1,24 +1,17 @@
 """The `latentzip` command: its subcommands, and what becomes of errors and interrupts."""
 
+import os
+import signal
 import sys
 import warnings
-from enum import IntEnum
 from typing import Annotated
 
 import typer
 
 from latentzip import __version__
 from latentzip.cli import decode, encode, info, models, train, verify
-from latentzip.cli.console import complain
+from latentzip.cli.console import ExitCode, complain
 from latentzip.errors import LatentzipError, UsageError
-
-
-class ExitCode(IntEnum):
-    OK = 0
-    FAILED = 1
-    USAGE = 2  # given by typer too
-    INTERRUPTED = 130
-
 
 app = typer.Typer(
     help="Pictures into small .lz files and back, with a neural autoencoder.",
@@ -51,11 +44,12 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(f"latentzip {__version__}")
         return
-    warnings.filterwarnings("ignore", module="PIL")  # of odd files; what matters of them is said in our words
+    _prepare_process()
     try:
         app()
     except LatentzipError as error:
-        complain(str(error))
+        for message in error.args:
+            complain(message)
         sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.FAILED)
     except OSError as error:  # what nobody below expected: a disk that is full or gone
         if isinstance(error, BrokenPipeError):
@@ -66,3 +60,12 @@ def main() -> None:
     except KeyboardInterrupt:
         complain("interrupted")
         sys.exit(ExitCode.INTERRUPTED)
+
+
+def _prepare_process() -> None:
+    warnings.filterwarnings("ignore", module="PIL")  # of odd files; what matters of them is said in our words
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be asked to end is to be interrupted
+    if sys.stderr is None:  # print would take standard output instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -1,25 +1,46 @@
-"""What people see: messages and progress on stderr; data, and JSON on request, on stdout."""
+"""What people see: messages on stderr; data, and JSON on request, on stdout."""
 
-import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
-
-import typer
-
-from latentzip.errors import LatentzipError
 
 Record = dict[str, Any]
 
 
+class ExitCode(IntEnum):
+    OK = 0
+    FAILED = 1
+    USAGE = 2  # given by typer too
+    INTERRUPTED = 130
+
+
 def complain(message: str) -> None:
-    print(f"latentzip: {message}", file=sys.stderr)
+    inform(f"latentzip: {message}")
 
 
 def inform(message: str) -> None:
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Text as one line that a terminal takes for nothing else.
+
+    A file's name may hold anything: control characters, those that turn the direction of text, and bytes that are no
+    characters are escaped.
+    """
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    category = unicodedata.category(character)
+    if category[0] != "C" and category not in ("Zl", "Zp"):
+        return character
+    if 0xDC80 <= ord(character) <= 0xDCFF:  # how Python writes the bytes of a name that are not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def human_size(count: int) -> str:
@@ -39,51 +60,26 @@ def in_brackets(remarks: Iterable[str]) -> str:
 
 
 @dataclass
-class Batch:
-    """Several files, one after the other: a bad one is reported and passed over, and makes the exit code 1."""
+class Totals:
+    """What files add up to."""
 
-    verb: str
-    as_json: bool
-    quiet: bool
-    bar: bool = True  # of files; not where each file has a bar of its own
-    records: list[Record] = field(default_factory=list)
-    errors: list[Record] = field(default_factory=list)
+    pixels: int = 0
+    input_bytes: int = 0
+    output_bytes: int = 0
 
-    def run(self, items: list[Any], name: Callable[[Any], Path], work: Callable[[Any], tuple[Record, str]]) -> None:
-        """Call `work` on each item; it returns a record for --json and a line for people."""
-        for item in self._with_progress(items):
-            try:
-                record, line = work(item)
-            except LatentzipError as error:
-                message = _with_path(name(item), str(error))
-                self.errors.append({"input": str(name(item)), "error": message})
-                complain(message)
-                continue
-            self.records.append(record)
-            if not self.quiet and not self.as_json:
-                print(line, file=sys.stderr)
+    def add(self, record: Record) -> None:
+        self.pixels += record.get("width", 0) * record.get("height", 0)
+        self.input_bytes += record.get("input_bytes", 0)
+        self.output_bytes += record.get("output_bytes", 0)
 
-    def finish(self) -> None:
-        """Print the JSON document or, of several, the failures. Exits with 1 if anything failed."""
-        if self.as_json:
-            print(json.dumps({"files": self.records, "errors": self.errors}, indent=2))
-        elif self.errors and len(self.errors) + len(self.records) > 1:
-            complain(f"{len(self.errors)} of {len(self.errors) + len(self.records)} files could not be {self.verb}:")
-            for record in self.errors:
-                complain(f"  {record['input']}")
-        if self.errors:
-            raise typer.Exit(1)
+    @property
+    def saved(self) -> str:
+        """', 242 KiB (98.3%) saved', and nothing where nothing was."""
+        saved = self.input_bytes - self.output_bytes
+        if not self.output_bytes or saved <= 0:
+            return ""
+        return f", {human_size(saved)} ({saved / self.input_bytes:.1%}) saved"
 
-    def _with_progress(self, items: list[Any]) -> Iterator[Any]:
-        if self.quiet or not self.bar or len(items) < 2 or not sys.stderr.isatty():
-            yield from items
-            return
-        from rich.console import Console
-        from rich.progress import track
-
-        yield from track(items, description=self.verb.capitalize(), console=Console(stderr=True), transient=True)
-
-
-def _with_path(path: Path, message: str) -> str:
-    """Every message begins with its file, once."""
-    return message if message.startswith(f"{path}:") else f"{path}: {message}"
+    def __str__(self) -> str:
+        sizes = f", {human_size(self.input_bytes)} -> {human_size(self.output_bytes)}" if self.output_bytes else ""
+        return f"{self.pixels / 1e6:.1f} MP{sizes}{self.saved}"

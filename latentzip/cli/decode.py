@@ -6,10 +6,24 @@ from typing import Annotated, Literal
 
 import typer
 
-from latentzip.cli.console import Batch, Record, in_brackets
-from latentzip.cli.options import Device, DeviceOption, Force, Json, Output, Quiet, check_streams
-from latentzip.container import parse
-from latentzip.files import plan_outputs, read_bytes, write_bytes
+from latentzip.cli.batch import Batch, Outcome
+from latentzip.cli.console import in_brackets
+from latentzip.cli.options import (
+    Device,
+    DeviceOption,
+    Force,
+    Jobs,
+    Json,
+    Output,
+    Quiet,
+    Recursive,
+    SkipExisting,
+    check_existing,
+    check_streams,
+)
+from latentzip.container import check_signature, parse
+from latentzip.files import STREAM, read_bytes
+from latentzip.jobs import LZ_SUFFIXES, Job, find_sources, plan_outputs
 
 
 class BitDepth(str, Enum):
@@ -18,7 +32,9 @@ class BitDepth(str, Enum):
 
 
 def decode(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help=".lz files, or - for standard input.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT...", help=".lz files, folders with -r, or - for stdin.")
+    ],
     output: Output = None,
     model: Annotated[
         str | None,
@@ -40,47 +56,55 @@ def decode(
     bit_depth: Annotated[
         BitDepth, typer.Option("--bit-depth", help="Of a sample; 16, for png and tiff, has the decoder's finer levels.")
     ] = BitDepth.eight,
+    recursive: Recursive = False,
     force: Force = False,
+    skip_existing: SkipExisting = False,
+    jobs: Jobs = 1,
     device: DeviceOption = Device.auto,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Decode .lz files: photo.lz becomes photo.png."""
-    check_streams(output, inputs, as_json)
+    check_streams(output, inputs, as_json, recursive)
+    check_existing(force, skip_existing)
     depth: Literal[8, 16] = 16 if bit_depth is BitDepth.sixteen else 8
     from latentzip.images import check_output_wishes, format_of, image_bytes
 
     suffix = f".{image_format.lower().lstrip('.')}" if image_format else ".png"
     format_of(Path(f"picture{suffix}"))
-    jobs = plan_outputs(inputs, output, suffix, overwrite=force)
+    sources = find_sources(inputs, LZ_SUFFIXES, recursive=recursive)
+    plan = plan_outputs(sources, output, suffix, into_folder=recursive, overwrite=force, skip_existing=skip_existing)
+    batch = Batch("decoded", plan, as_json=as_json, quiet=quiet, overwrite=force, workers=jobs)
 
     def format_for(target: Path) -> str:
-        return format_of(Path(f"picture{suffix}") if image_format or target == Path("-") else target)
+        return format_of(Path(f"picture{suffix}") if image_format or target == STREAM else target)
 
-    for _, target in jobs:
-        check_output_wishes(format_for(target), quality, depth)
+    for job in plan.jobs:
+        check_output_wishes(format_for(job.target), quality, depth)
+    if not plan.jobs:
+        return batch.account()
     from latentzip.api import decode_picture
 
-    def work(job: tuple[Path, Path]) -> tuple[Record, str]:
-        source, target = job
-        container = parse(read_bytes(source), partial=partial)
+    def work(job: Job) -> Outcome:
+        source, target = job.source, job.target
+        data = read_bytes(source, check_signature)
+        container = parse(data, partial=partial)
         decoded = decode_picture(container, model, device.value, partial=partial, most_parts=scans, bit_depth=depth)
         here, all_parts = decoded.parts
-        data, remarks = image_bytes(decoded.picture, format_for(target), quality)
-        write_bytes(target, data, overwrite=force)
+        image, remarks = image_bytes(decoded.picture, format_for(target), quality)
         height, width = decoded.picture.pixels.shape[:2]
         record = {
             "input": str(source),
             "output": str(target),
             "width": width,
             "height": height,
+            "input_bytes": len(data),
+            "output_bytes": len(image),
             "scans": here,
             "scans_in_all": all_parts,
             "remarks": list(remarks),
         }
         amount = f"  {here} of {all_parts} scans" if here < all_parts else ""
-        return record, f"{source} -> {target}  {width}x{height}{amount}{in_brackets(remarks)}"
+        return Outcome(record, f"{source} -> {target}  {width}x{height}{amount}{in_brackets(remarks)}", image)
 
-    batch = Batch("decoded", as_json, quiet)
-    batch.run(jobs, lambda job: job[0], work)
-    batch.finish()
+    batch.run(work)

@@ -6,10 +6,24 @@ from typing import Annotated
 
 import typer
 
-from latentzip.cli.console import Batch, Record, human_size, in_brackets
-from latentzip.cli.options import Device, DeviceOption, Force, Json, Output, Quiet, check_streams
+from latentzip.cli.batch import Batch, Outcome
+from latentzip.cli.console import human_size, in_brackets
+from latentzip.cli.options import (
+    Device,
+    DeviceOption,
+    Force,
+    Jobs,
+    Json,
+    Output,
+    Quiet,
+    Recursive,
+    SkipExisting,
+    check_existing,
+    check_streams,
+)
 from latentzip.container import DEFAULT_QUALITY, MAX_QUALITY
-from latentzip.files import plan_outputs, read_bytes, write_bytes
+from latentzip.files import read_bytes
+from latentzip.jobs import Job, find_sources, plan_outputs
 from latentzip.rate import parse_size
 from latentzip.settings import MAX_EFFORT, EncodeSettings
 
@@ -26,7 +40,9 @@ class Coding(str, Enum):
 
 
 def encode(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Pictures, or - for standard input.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT...", help="Pictures, folders with -r, or - for stdin.")
+    ],
     output: Output = None,
     model: Annotated[
         str | None, typer.Option("-m", "--model", help="Built-in model, weights file or run folder.")
@@ -74,31 +90,37 @@ def encode(
     first_frame: Annotated[
         bool, typer.Option("--first-frame", help="Of animations and files with several pages, the first.")
     ] = False,
+    recursive: Recursive = False,
     force: Force = False,
+    skip_existing: SkipExisting = False,
+    jobs: Jobs = 1,
     device: DeviceOption = Device.auto,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Encode pictures: photo.png becomes photo.lz."""
-    check_streams(output, inputs, as_json)
+    check_streams(output, inputs, as_json, recursive)
+    check_existing(force, skip_existing)
     most_bytes = parse_size(size) if size is not None else None
     settings = EncodeSettings(quality, bpp, most_bytes, effort, coding.value, tile, check)
-    from latentzip.images import check_alpha_wish, read_image
+    from latentzip.images import check_alpha_wish, picture_suffixes, read_image
 
     check_alpha_wish(alpha)
-    jobs = plan_outputs(inputs, output, ".lz", overwrite=force)
+    sources = find_sources(inputs, picture_suffixes() if recursive else (), recursive=recursive)
+    plan = plan_outputs(sources, output, ".lz", into_folder=recursive, overwrite=force, skip_existing=skip_existing)
+    batch = Batch("encoded", plan, as_json=as_json, quiet=quiet, overwrite=force, workers=jobs)
+    if not plan.jobs:
+        return batch.account()
     from latentzip.api import encode_picture, load_model
-    from latentzip.cli.progress import count_steps
 
     loaded = load_model(model, device.value)
     name = loaded.encoder.name  # where it cannot be loaded, no file can be encoded
 
-    def work(job: tuple[Path, Path]) -> tuple[Record, str]:
-        source, target = job
+    def work(job: Job) -> Outcome:
+        source, target = job.source, job.target
         data = read_bytes(source)
         picture = read_image(data, str(source), alpha=alpha, metadata=metadata.value, first_frame=first_frame)
-        encoded = encode_picture(picture, loaded, settings, lambda steps: count_steps(source.name, steps, quiet=quiet))
-        write_bytes(target, encoded.data, overwrite=force)
+        encoded = encode_picture(picture, loaded, settings, lambda steps: batch.display.steps(source.name, steps))
         height, width = picture.pixels.shape[:2]
         chosen = bpp is None and size is None
         record = {
@@ -117,8 +139,6 @@ def encode(
         }
         sizes = f"{human_size(len(data))} -> {human_size(len(encoded.data))}"
         line = f"{source} -> {target}  {width}x{height}  {sizes}  {record['bpp']:.3f} bpp"
-        return record, line + in_brackets(picture.remarks)
+        return Outcome(record, line + in_brackets(picture.remarks), encoded.data)
 
-    batch = Batch("encoded", as_json, quiet, bar=not effort)
-    batch.run(jobs, lambda job: job[0], work)
-    batch.finish()
+    batch.run(work)

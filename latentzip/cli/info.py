@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
-from latentzip.cli.console import Batch, Record, human_size
-from latentzip.cli.options import Json
-from latentzip.container import MAX_LEVEL, MAX_QUALITY, ChunkType, Flag, PayloadKind, parse
+from latentzip.cli.batch import Batch, Outcome
+from latentzip.cli.console import Record, human_size, printable
+from latentzip.cli.options import Json, Recursive
+from latentzip.container import MAX_LEVEL, MAX_QUALITY, ChunkType, Flag, PayloadKind, check_signature, parse
 from latentzip.extras import name_of_profile
 from latentzip.files import read_bytes
+from latentzip.jobs import LZ_SUFFIXES, Job, Plan, find_sources
 from latentzip.zoo.registry import find_by_fingerprint
 
 KIND_NAMES = {
@@ -24,21 +26,21 @@ CHUNK_NAMES: dict[int, str] = {member.value: member.name for member in ChunkType
 
 
 def info(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".lz files, or - for standard input.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".lz files, folders with -r, or -.")],
+    recursive: Recursive = False,
     as_json: Json = False,
 ) -> None:
     """Show what .lz files hold: size, model, rate, chunks."""
 
-    def work(path: Path) -> tuple[Record, str]:
-        record = describe(read_bytes(path))
-        record["file"] = str(path)
+    def work(job: Job) -> Outcome:
+        record = describe(read_bytes(job.source, check_signature))
+        record["file"] = str(job.source)
         if not as_json:
             print(_for_people(record))
-        return record, ""
+        return Outcome(record, "")
 
-    batch = Batch("read", as_json, quiet=True)
-    batch.run(files, lambda path: path, work)
-    batch.finish()
+    plan = Plan([Job(source.path) for source in find_sources(files, LZ_SUFFIXES, recursive=recursive)])
+    Batch("read", plan, as_json=as_json, quiet=True).run(work)
 
 
 def describe(data: bytes) -> Record:
@@ -91,7 +93,7 @@ def _for_people(record: Record) -> str:
     picture += [f"profile {record['profile']}"] if record["profile"] else []
     return "\n".join(
         (
-            f"{record['file']}",
+            printable(record["file"]),
             f"  picture  {', '.join(picture)}",
             f"  size     {human_size(record['bytes'])}, {record['bpp']:.3f} bpp",
             f"  model    {model}",

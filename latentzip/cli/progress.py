@@ -5,12 +5,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-Record = dict[str, Any]
+from latentzip.cli.console import Record, Totals
+
 PLAIN_SECONDS = 60.0
 
 
@@ -87,13 +95,39 @@ def describe(record: Record) -> str:
     return "  ".join(parts)
 
 
-@contextlib.contextmanager
-def count_steps(name: str, steps: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
-    """A bar of `steps` steps, with what is left of the time; gives what to call after each."""
-    if quiet or not steps or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(name, total=steps)
-        yield lambda: progress.advance(task)
+class FilesDisplay:
+    """Of several files how many are done, at what speed, and what they became; nothing unless `show`."""
+
+    def __init__(self, verb: str, files: int, *, show: bool) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}", markup=False),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not show,
+        )
+        self._files = self._progress.add_task(verb, total=files, visible=files > 1, figures="")
+        self._start = time.monotonic()
+
+    def __enter__(self) -> "FilesDisplay":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def file_done(self, totals: Totals) -> None:
+        speed = totals.pixels / 1e6 / max(time.monotonic() - self._start, 1e-9)
+        self._progress.update(self._files, advance=1, figures=f"{speed:.2f} MP/s{totals.saved}")
+
+    @contextlib.contextmanager
+    def steps(self, name: str, count: int) -> Iterator[Callable[[], None]]:
+        """A bar of the `count` steps that one file takes; gives what to call after each."""
+        task = self._progress.add_task(name, total=count, visible=count > 0, figures="")
+        try:
+            yield lambda: self._progress.advance(task)
+        finally:
+            self._progress.remove_task(task)

@@ -5,18 +5,20 @@ from typing import Annotated
 
 import typer
 
-from latentzip.cli.console import Batch, Record
-from latentzip.cli.options import Json, Quiet
-from latentzip.container import parse
+from latentzip.cli.batch import Batch, Outcome
+from latentzip.cli.options import Json, Quiet, Recursive
+from latentzip.container import check_signature, parse
 from latentzip.extras import parse_metadata, parse_transparency
 from latentzip.files import read_bytes
+from latentzip.jobs import LZ_SUFFIXES, Job, Plan, find_sources
 
 
 def verify(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".lz files, or - for standard input.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".lz files, folders with -r, or -.")],
     model: Annotated[
         str | None, typer.Option("-m", "--model", "--weights", help="Weights that decode them, where not built in.")
     ] = None,
+    recursive: Recursive = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -26,20 +28,29 @@ def verify(
     that the decoder paints it as the one did that its author saw, where that is another (it says so then).
     """
 
-    def work(path: Path) -> tuple[Record, str]:
-        container = parse(read_bytes(path))
-        parse_metadata(container)
-        parse_transparency(container)
+    def work(job: Job) -> Outcome:
+        path = job.source
+        data = read_bytes(path, check_signature)
+        container = parse(data)
         # only a file that is whole is worth loading torch and a model for
         from latentzip.codec import read_symbols
         from latentzip.zoo.loading import load_latent, weights_for
 
         latent = load_latent(weights_for(container, model))
-        read_symbols(container, latent)
+        read_symbols(container, latent)  # the picture's size is checked first of all
+        parse_metadata(container)
+        parse_transparency(container)
         same = latent.decoder_fingerprint == container.header.decoder_fingerprint
         remark = "" if same else ", but was made with another decoder: the picture may look different"
-        return {"file": str(path), "ok": True, "same_decoder": same}, f"{path}: ok{remark}"
+        record = {
+            "file": str(path),
+            "ok": True,
+            "same_decoder": same,
+            "width": container.header.width,
+            "height": container.header.height,
+            "input_bytes": len(data),
+        }
+        return Outcome(record, f"{path}: ok{remark}")
 
-    batch = Batch("verified", as_json, quiet)
-    batch.run(files, lambda path: path, work)
-    batch.finish()
+    plan = Plan([Job(source.path) for source in find_sources(files, LZ_SUFFIXES, recursive=recursive)])
+    Batch("verified", plan, as_json=as_json, quiet=quiet).run(work)

@@ -8,6 +8,7 @@ import math
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,18 +173,14 @@ def _choose(planes: Planes) -> _Parameters:
     return parameters
 
 
-_table: Table | None = None
-
-
+@cache
 def geometric_table() -> Table:
     """Two-sided geometric distributions in integers, as `entropy.coder` takes them: P(s) ~ q**|s|, a row for each q."""
-    global _table
-    if _table is None:
-        rows = [_geometric_row(_decay(row)) for row in range(ROWS)]
-        _table = np.zeros((ROWS, max(map(len, rows))), dtype=np.int32)
-        for row, counts in zip(_table, rows, strict=True):
-            row[: len(counts)] = counts
-    return _table
+    rows = [_geometric_row(_decay(row)) for row in range(ROWS)]
+    table = np.zeros((ROWS, max(map(len, rows))), dtype=np.int32)
+    for row, counts in zip(table, rows, strict=True):
+        row[: len(counts)] = counts
+    return table
 
 
 def _decay(row: int) -> int:

@@ -17,7 +17,15 @@ from latentzip.images.transparency import split_alpha
 # Pillow shows the merged picture first.
 ONE_PICTURE = ("MPO", "PSD")
 PROGRAMS = ("EPS",)  # which Pillow would hand to Ghostscript to run
+STUBS = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF")  # which Pillow knows by sight, and needs another program to read
 STRIP = 256  # rows that are copied at once
+
+
+def picture_suffixes() -> frozenset[str]:
+    """Suffixes, in lower case, of the pictures that Pillow itself can read."""
+    Image.init()
+    formats = {*Image.OPEN, "MPO"} - {*PROGRAMS, *STUBS, "LATENTZIP"}  # Pillow opens MPO as JPEG
+    return frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in formats)
 
 
 def read_image(
