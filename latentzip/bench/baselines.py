@@ -1,4 +1,4 @@
-"""What people use instead, through Pillow: JPEG, WebP, AVIF, JPEG XL and JPEG 2000, with the settings that are stated."""
+"""What people use instead, through Pillow: AVIF, JPEG XL, WebP, JPEG and JPEG 2000, with their settings stated."""
 
 import importlib
 import io
@@ -91,7 +91,7 @@ BASELINES: dict[str, Baseline] = {
         Baseline(
             *("avif", "AVIF", "AVIF", ".avif", "4:4:4, speed 4, one thread", "q {}"),
             choices=range(101),
-            usual=(2, 10, 20, 30, 40, 50, 60),
+            usual=(2, 12, 22, 35, 48, 60),
             options=lambda q: {"quality": q, "subsampling": "4:4:4", "speed": 4, "max_threads": 1},
             library="avif",
         ),
@@ -105,21 +105,21 @@ BASELINES: dict[str, Baseline] = {
         Baseline(
             *("webp", "WebP", "WEBP", ".webp", "lossy, method 6", "q {}"),
             choices=range(101),
-            usual=(0, 4, 12, 25, 45, 65, 80),
+            usual=(0, 5, 15, 35, 60, 80),
             options=lambda q: {"quality": q, "method": 6},
             library="webp",
         ),
         Baseline(
             *("jpeg", "JPEG", "JPEG", ".jpg", "4:2:0, progressive, optimised tables", "q {}"),
             choices=range(1, 96),
-            usual=(5, 8, 12, 18, 25, 35, 50),
+            usual=(5, 9, 15, 22, 33, 50),
             options=lambda q: {"quality": q, "subsampling": "4:2:0", "progressive": True, "optimize": True},
             library="jpg",
         ),
         Baseline(
             *("jp2", "JPEG 2000", "JPEG2000", ".jp2", "9/7 wavelet, one layer", "1:{}"),
             choices=range(1000, 9, -2),
-            usual=(600, 300, 160, 100, 60, 40),
+            usual=(600, 240, 120, 70, 40),
             options=lambda ratio: {"irreversible": True, "quality_mode": "rates", "quality_layers": [ratio]},
             library="jpg_2000",
         ),
@@ -165,5 +165,3 @@ def convert_file(name: str, setting: str, source: str, target: str) -> None:
     out = io.BytesIO()
     Image.fromarray(codec.decode(read_bytes(Path(source)))).save(out, "PNG")
     write_bytes(Path(target), out.getvalue(), overwrite=True)
-
-

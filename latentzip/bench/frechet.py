@@ -30,7 +30,7 @@ def patch_features(network: EfficientNetLite0, parts: Sequence[torch.Tensor]) ->
 
 def frechet_distance(a: Patches, b: Patches) -> float:
     """|mean difference|² + trace(A + B - 2 (A B)^½) of the two sets' covariances A and B. At least two rows each."""
-    a, b = a.astype(np.float64), b.astype(np.float64)  # type: ignore[assignment]
+    a, b = a.astype(np.float64), b.astype(np.float64)
     difference = a.mean(0) - b.mean(0)
     left, right = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     # the eigenvalues of a product of two covariances are real and not negative, but for rounding

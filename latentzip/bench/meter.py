@@ -78,7 +78,7 @@ def ms_ssim(original: Pixels, decoded: Pixels) -> float | None:
 
     if min(original.shape[:2]) <= MS_SSIM_SIDE:
         return None
-    a, b = (torch.from_numpy(x).permute(2, 0, 1)[None].double() for x in (original, decoded))
+    a, b = (torch.from_numpy(x).permute(2, 0, 1)[None].float() for x in (original, decoded))
     return float(measure(a, b, data_range=255))
 
 

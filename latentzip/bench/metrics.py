@@ -1,4 +1,4 @@
-"""Which figures a comparison gives: what each is, which way it points, where it comes from, and whether it can be had."""
+"""The figures of a comparison: what each is, which way it points, where it comes from, and whether it can be had."""
 
 import hashlib
 from collections.abc import Sequence
@@ -111,7 +111,6 @@ def choose_metrics(vgg: Path | None) -> Choice:
             raise BenchError(f"{vgg}: cannot be read ({error.strerror}): give --vgg a VGG16 trunk") from None
         metrics.append(Metric(**{**vars(VGG16), "version": f"{VGG16.version}-{digest}"}))
     return Choice(tuple(metrics), tuple(missing), vgg)
-
 
 
 def trained_on(settings: dict[str, object], declared: Sequence[str] = ()) -> frozenset[str]:

@@ -19,7 +19,7 @@ from latentzip.zoo.checkpoints import read_metadata
 from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, is_public, load_decoder, load_encoder, locate
 from latentzip.zoo.registry import built_in
 
-QUALITIES = (1, 20, 35, 50, 65, 80, 100)
+QUALITIES = (1, 20, 40, 60, 80, 100)
 SUFFIX = ".lz"
 
 

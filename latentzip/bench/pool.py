@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
 
 import torch
@@ -31,7 +32,7 @@ class Pool:
         if self._processes == 1:
             self._here = self._here or Worker(self._choice)
             for job in jobs:
-                keep(job, _attempt(lambda job=job: self._worked_here(job)))
+                keep(job, _attempt(partial(self._here.work, job)))
             return
         if self._pool is None:
             context = get_context("spawn")  # torch's threads do not survive a fork
@@ -50,10 +51,6 @@ class Pool:
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-
-    def _worked_here(self, job: Job) -> Outcome:
-        assert self._here is not None
-        return self._here.work(job)
 
 
 def _keep_done(futures: dict[Future[Outcome], Job], keep: Keep) -> None:

@@ -4,7 +4,7 @@ Pictures come one after the other. Of each, the models code and decode first, al
 codes with the baselines and measures all that was decoded. What is in the store already is not done again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -71,7 +71,7 @@ class Runner:
             try:
                 source = inspect(path)
             except LatentzipError as error:
-                self._fail(str(path), error)
+                self.fail(str(path), error)
                 continue
             sources.setdefault(source.digest, source)  # the same picture twice would count twice
         return list(sources.values())
@@ -101,7 +101,7 @@ class Runner:
                 setting = self._setting(wish, coder)
                 job = self._job(wish, setting, coder)
             except LatentzipError as error:
-                self._fail(f"{source.path}, {wish.codec.title}", error)
+                self.fail(f"{source.path}, {wish.codec.title}", error)
                 self._progress.step()
                 continue
             if job is not None:
@@ -115,7 +115,7 @@ class Runner:
                 self._keep_original(source, outcome)
                 return
             if isinstance(outcome, LatentzipError):
-                self._fail(f"{source.path}, {jobs[job].codec.title}", outcome)
+                self.fail(f"{source.path}, {jobs[job].codec.title}", outcome)
             else:
                 self._keep(source, jobs[job], outcome)
                 found[jobs[job]] = outcome.setting
@@ -137,7 +137,7 @@ class Runner:
             return wish.setting
         known: int | None = self.store.note(_search_name(coder.source, wish))
         if known is None and isinstance(wish.codec, Model):
-            known = coder.search(wish.codec, wish.target)
+            known = coder.search(wish.codec, wish.target, dict(self.store.sizes(coder.source.digest, wish.codec.key)))
             self.store.keep_note(_search_name(coder.source, wish), known)
         return known
 
@@ -146,7 +146,8 @@ class Runner:
         codec, source = wish.codec, coder.source
         everything = frozenset(metric.key for metric in self.choice.metrics)
         if setting is None:
-            return Job(source, codec.name, everything, self.choice.measures_frechet, target=wish.target)
+            known = self.store.sizes(source.digest, codec.key)
+            return Job(source, codec.name, everything, self.choice.measures_frechet, target=wish.target, known=known)
         key = _key(source, codec, setting)
         entry = self.store.entry(key)
         data = self.store.file(entry)
@@ -186,7 +187,8 @@ class Runner:
         if isinstance(outcome, Outcome) and outcome.patches is not None:
             self.store.keep_patches(source.digest, outcome.patches)
 
-    def _fail(self, what: str, error: LatentzipError) -> None:
+    def fail(self, what: str, error: LatentzipError) -> None:
+        """Something could not be measured; the rest goes on."""
         message = str(error)
         self.failures.append((what, message if message.startswith(what) else f"{what}: {message}"))
         self._progress.fail(self.failures[-1][1])
@@ -206,8 +208,8 @@ class _Coder:
         data, coding = model.write(analysed, setting)
         return data, {"encode": network + coding, "encode_network": network, "encode_coding": coding}
 
-    def search(self, model: Model, target: int) -> int:
-        return nearest_setting(target, model.choices, lambda setting: self.write(model, setting)[0])
+    def search(self, model: Model, target: int, known: Mapping[int, int]) -> int:
+        return nearest_setting(target, model.choices, lambda setting: self.write(model, setting)[0], known)
 
     def forget(self) -> None:
         self._passes.clear()

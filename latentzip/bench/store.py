@@ -76,6 +76,11 @@ class Store:
     def entry(self, key: Key) -> Entry:
         return self._entries.setdefault(key, Entry())
 
+    def sizes(self, picture: str, codec: str) -> tuple[tuple[int, int], ...]:
+        """Settings and bytes of the files of a picture by a codec."""
+        found = self._entries.items()
+        return tuple((k.setting, e.bytes) for k, e in found if (k.picture, k.codec) == (picture, codec) and e.bytes)
+
     def add(self, key: Key, entry: Entry) -> None:
         """Keep what is known of a picture at a setting. Raises BenchError where the disk is full."""
         self._entries[key] = entry

@@ -8,7 +8,15 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 Record = dict[str, Any]
 PLAIN_SECONDS = 60.0
@@ -97,3 +105,39 @@ def count_steps(name: str, steps: int, *, quiet: bool) -> Iterator[Callable[[], 
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=steps)
         yield lambda: progress.advance(task)
+
+
+class BenchDisplay:
+    """Counts measurements: a bar on a terminal, elsewhere a line for each picture, or nothing where `quiet`."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._live = sys.stderr.isatty() and not quiet
+        self._task = self._progress.add_task("", total=None, visible=self._live)
+
+    def begin(self, total: int) -> None:
+        self._progress.update(self._task, total=total, completed=0)
+
+    def step(self) -> None:
+        self._progress.advance(self._task)
+
+    def picture(self, number: int, count: int, name: str) -> None:
+        self._progress.update(self._task, description=f"{number} of {count}")
+        if not self._live and not self._quiet:
+            print(f"{number} of {count}: {name}", file=sys.stderr, flush=True)
+
+    def fail(self, message: str) -> None:
+        if self._live:
+            self._progress.console.print(f"latentzip: {message}", markup=False, highlight=False)
+        else:
+            print(f"latentzip: {message}", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> "BenchDisplay":
+        if self._live:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
