@@ -29,7 +29,7 @@ FLOORS = {
     "refinement": 4,
     "codec": 5,
     "bench": 6,
-    "rate": 5,
+    "rate": 6,
     "interop": 6,
     "api": 7,
     "LzImagePlugin": 8,

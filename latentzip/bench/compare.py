@@ -24,13 +24,15 @@ QUICK_PICTURES = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """models: as `encode -m` takes them, without any all built-in ones; against: names of baselines; rates: bits per
+    """models: as `encode -m` takes them, without any all built-in ones; against: names of baselines; insists:
+    whether one that is not installed is a failure; rates: bits per
     pixel for every codec to meet, without any its usual settings; anchor: the name of the codec that others are held
     against; gallery: how many pictures the page is to show, 0 for no page."""
 
     images: Sequence[Path]
     models: Sequence[str]
     against: Sequence[str]
+    insists: bool
     rates: Sequence[float]
     quick: bool
     limit: int | None
@@ -61,6 +63,9 @@ def compare_codecs(plan: Plan, progress: Progress) -> Result:
     anchor = _anchor(codecs, plan.anchor)
     runner = Runner(Store(plan.out), choice, plan.processes, progress)
     try:
+        if plan.insists:
+            for line in missing:
+                runner.fail("--against", BenchError(line))
         sources = runner.inspect(paths)
         points = runner.run(sources, lambda source: _wishes(codecs, source, plan)) if sources else []
         if not points:

@@ -16,12 +16,13 @@ Array = NDArray[np.float64]
 # Curves that share less than this part of the narrower one's qualities tell nothing of each other.
 LEAST_OVERLAP = 0.1
 RESAMPLES = 2000
+FEWEST_FOR_INTERVAL = 5  # pictures; resampling fewer says little
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Over several pictures. change: of the bytes, in per cent, the geometric mean; low, high: its 95 % interval by
-    bootstrap over pictures; each None where there is nothing to say. overlapping: of how many `pictures` the curves
+    bootstrap over pictures; each None where there are too few. overlapping: of how many `pictures` the curves
     meet; single: the change of each, None where they do not."""
 
     change: float | None
@@ -69,7 +70,7 @@ def compare(pairs: Sequence[tuple[Curve, Curve]], *, higher_is_better: bool) -> 
     if not len(logs):
         return Comparison(None, None, None, 0, len(pairs), single)
     low = high = None
-    if len(logs) > 1:
+    if len(logs) >= FEWEST_FOR_INTERVAL:
         draws = np.random.default_rng(0).choice(logs, (RESAMPLES, len(logs))).mean(1)
         low, high = (100 * math.expm1(x) for x in np.quantile(draws, [0.025, 0.975]))
     return Comparison(100 * math.expm1(float(logs.mean())), low, high, len(logs), len(pairs), single)

@@ -32,6 +32,7 @@ def to_plot(summary: Summary, suffix: str) -> bytes:
     """Rate against quality, a panel for each metric."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     columns = min(COLUMNS, len(summary.metrics))
     rows = -(-len(summary.metrics) // columns)
@@ -43,12 +44,13 @@ def to_plot(summary: Summary, suffix: str) -> bytes:
                 found = [(row.bpp, row.values.get(metric.key)) for row in summary.rows if row.codec is codec]
                 curve = [(bpp, value) for bpp, value in found if value is not None]
                 if curve:
-                    mark = f" {TRAINED}" if summary.is_trained_on(codec, metric) else ""
-                    panel.plot(*zip(*curve, strict=True), label=codec.title + mark, **_style(i, codec))
-            panel.set(title=metric.title, xlabel="bits per pixel", ylabel=metric.unit, xscale="log")
+                    panel.plot(*zip(*curve, strict=True), label=codec.title, **_style(i, codec))
+            trained = ", ".join(codec.title for codec in summary.codecs if summary.is_trained_on(codec, metric))
+            panel.set_title(f"{metric.title} ({TRAINED} {trained})" if trained else metric.title, fontsize="medium")
+            panel.set(xlabel="bits per pixel", ylabel=metric.unit, xscale="log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.xaxis.set_major_formatter("{x:g}")
-            panel.xaxis.set_minor_formatter("{x:g}")
-            panel.tick_params(axis="x", which="both", labelsize="small")
+            panel.xaxis.set_minor_formatter(NullFormatter())
             panel.grid(alpha=0.25)
             if not metric.higher_is_better:
                 panel.invert_yaxis()  # better is up

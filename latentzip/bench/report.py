@@ -18,7 +18,7 @@ from latentzip.bench.pictures import Source, load
 from latentzip.bench.runner import Codec, Point, Wish
 from latentzip.bench.store import Store
 from latentzip.bench.summary import Summary
-from latentzip.bench.tables import Table, equal_table, means_table, time_table
+from latentzip.bench.tables import TRAINED, Table, equal_table, means_table, time_table
 from latentzip.images import Pixels
 
 SIZES = (0.2, 0.5, 0.8)  # where in the leading codec's settings: a small, a middle and a large file
@@ -88,7 +88,11 @@ def _data(summary: Summary, gallery: Gallery, store: Store) -> dict[str, Any]:
         }
         for metric in summary.metrics
     ]
-    interval = "Below each, the 95 % interval by bootstrap over pictures. " if len(summary.sources) > 1 else ""
+    interval = (
+        "Below each, the 95 % interval by bootstrap over pictures. "
+        if any(c.low is not None for c in summary.comparisons.values())
+        else ""
+    )
     return {
         "headline": headline(summary),
         "lead": f"{len(summary.sources)} pictures, {len(summary.codecs)} codecs, {len(summary.points)} files. All rates"
@@ -115,10 +119,12 @@ def _data(summary: Summary, gallery: Gallery, store: Store) -> dict[str, Any]:
         ],
         "remarks": list(summary.remarks),
         "sizes": list(SIZE_NAMES),
-        "anchorModel": gallery.leading.name,
-        "sizeNote": f"Every codec was asked for the file nearest in bytes to {gallery.leading.title}'s; where it differs"
-        " by more than a few per cent, it has none nearer. JPEG, WebP and AVIF are the very files that were measured, the"
-        f" others and the originals AVIF of quality {SHOWN['quality']}.",
+        "leading": gallery.leading.name,
+        "anchor": summary.anchor.name,
+        "sizeNote": f"Every codec was asked for the file nearest in bytes to {gallery.leading.title}'s; where it"
+        " differs by more than a few per cent, it has none nearer. JPEG, WebP and AVIF are the very files that were"
+        f" measured, the others and the originals AVIF of quality {SHOWN['quality']}."
+        + (f" {TRAINED} was in the model's training loss." if trained_text(summary) else ""),
         "pictures": [_picture(source, summary, gallery, store) for source in gallery.sources],
     }
 

@@ -171,13 +171,14 @@ class Runner:
     def _keep(self, source: Source, wish: Wish, outcome: Outcome) -> None:
         key = _key(source, wish.codec, outcome.setting)
         old = self.store.entry(key)
-        file = old.file
-        if outcome.seconds:  # it was coded anew
+        file, seconds = old.file, old.seconds
+        if self.store.file(old) is None:  # it was coded anew
+            seconds = outcome.seconds
             name = file_name(wish.codec.name, wish.codec.label(outcome.setting), wish.codec.suffix)
             file = self.store.keep_file(f"{source.path.stem}-{source.digest[:6]}", name, outcome.data)
         versions = {metric.key: metric.cache_key for metric in self.choice.metrics}
         metrics = {**old.metrics, **{versions[name]: value for name, value in outcome.values.items()}}
-        self.store.add(key, Entry(len(outcome.data), file, outcome.seconds or old.seconds, metrics))
+        self.store.add(key, Entry(len(outcome.data), file, seconds, metrics))
         if outcome.patches is not None:
             self.store.keep_patches(str(key), outcome.patches)
         if wish.target is not None:

@@ -29,8 +29,11 @@ def bench(
         typer.Option("-m", "--model", help="A model, as encode takes it; again for more. [default: all built in]"),
     ] = None,
     against: Annotated[
-        str, typer.Option("--against", help="Codecs to compare with, or none.", rich_help_panel=EXTENT)
-    ] = AGAINST,
+        str | None,
+        typer.Option(
+            "--against", help=f"Codecs to compare with, or none. [default: {AGAINST}]", rich_help_panel=EXTENT
+        ),
+    ] = None,
     anchor: Annotated[
         str | None,
         typer.Option(
@@ -110,7 +113,8 @@ def bench(
     plan = Plan(
         images=images or [],
         models=models or [],
-        against=[] if against == "none" else [name.strip() for name in against.split(",")],
+        against=[] if against == "none" else [name.strip() for name in (against or AGAINST).split(",")],
+        insists=against is not None,
         rates=wanted_rates,
         quick=quick,
         limit=limit,

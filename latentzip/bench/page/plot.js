@@ -1,6 +1,6 @@
 // Rate against quality, drawn as SVG.
 const WIDTH = 960, HEIGHT = 520, EDGE = { left: 64, right: 20, top: 16, bottom: 48 };
-const DASHES = ["", "", "7 4", "2 3", "9 3 2 3", "5 2", "1 4", "12 4"];
+const DASHES = ["", "", "8 4", "3 3", "10 3 3 3", "5 2", "2 2", "14 4"];
 
 function startPlot(data) {
   const hidden = new Set();
@@ -101,7 +101,7 @@ const stroke = (i) => ({ style: `stroke: ${colour(i)}`, "stroke-width": i < 2 ? 
 
 function marker(svg, i, x, y) {
   const style = `fill: ${colour(i)}`;
-  const shapes = ["M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0", "M-5-5H5V5H-5Z", "M0-6L6 5H-6Z", "M0-6L6 0L0 6L-6 0Z", "M0 6L6-5H-6Z", "M-4-4H4V4H-4Z", "M-6-2H6V2H-6Z", "M-2-6H2V6H-2Z"];
+  const shapes = ["M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0", "M-5-5H5V5H-5Z", "M0-6L6 5H-6Z", "M0-6L6 0L0 6L-6 0Z", "M0 6L6-5H-6Z", "M-4-4H4V4H-4Z", "M-6-2H-2V-6H2V-2H6V2H2V6H-2V2H-6Z", "M-2-6H2V6H-2Z"];
   return draw(svg, "path", { d: shapes[i % 8], transform: `translate(${x} ${y})`, style });
 }
 

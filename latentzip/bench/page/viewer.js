@@ -6,7 +6,7 @@ function startViewer(data) {
   const ORIGINAL = "original", ZOOMS = [["fit", "Fit"], [1, "1×"], [2, "2×"], [4, "4×"]];
   const names = [ORIGINAL, ...data.codecs.map((codec) => codec.name)];
   const state = { picture: 0, size: Math.min(1, data.sizes.length - 1), zoom: "fit", split: 50,
-    left: data.anchorModel, right: data.codecs.map((c) => c.name).find((n) => n !== data.anchorModel) || ORIGINAL };
+    left: data.leading, right: data.anchor === data.leading ? ORIGINAL : data.anchor };
   const pan = byId("pan"), sheet = byId("sheet"), divider = byId("divider"), viewer = byId("viewer");
   const images = { left: byId("image-left"), right: byId("image-right") };
 
@@ -50,7 +50,7 @@ function startViewer(data) {
       images[side].alt = `${picture.name}, ${titleOf(state[side])}`;
       caption(side, file);
     }
-    byId("look-note").textContent = data.sizeNote + (picture.crop ? ` Of this picture the central ${picture.width} × ${picture.height} pixels are shown.` : "");
+    byId("look-note").textContent = `${picture.name}, ${picture.crop ? "the central " : ""}${picture.width} × ${picture.height} pixels. ${data.sizeNote}`;
     layOut();
   }
 
@@ -60,11 +60,15 @@ function startViewer(data) {
     add(list, "dt", { class: "name" }, titleOf(state[side]));
     if (state[side] === ORIGINAL) return void add(list, "dd", { class: "size" }, shown[state.picture].name);
     if (!file) return void add(list, "dd", { class: "size" }, "could not code this picture");
-    add(list, "dd", { class: "size" }, `${file.bytes.toLocaleString("en")} bytes, ${file.bpp.toFixed(3)} bpp, ${file.label}`);
+    const size = add(list, "dd", { class: "size" });
+    [`${file.bytes.toLocaleString("en")} bytes`, `${file.bpp.toFixed(3)} bpp`, file.label].forEach((part, i) => {
+      if (i) size.append(", ");
+      add(size, "span", {}, part);
+    });
     for (const metric of data.metrics) {
       if (file.values[metric.key] == null) continue;
-      add(list, "dt", {}, metric.title + (trained(data, state[side], metric.key) ? " †" : ""));
-      add(list, "dd", {}, file.values[metric.key].toFixed(metric.digits) + (metric.unit ? ` ${metric.unit}` : ""));
+      add(list, "dt", {}, metric.title + (metric.unit ? `, ${metric.unit}` : "") + (trained(data, state[side], metric.key) ? " †" : ""));
+      add(list, "dd", {}, file.values[metric.key].toFixed(metric.digits));
     }
   }
 
