@@ -130,7 +130,7 @@ def test_another_trunk_is_another_metric(vgg_file: Path, tmp_path: Path) -> None
     keys = [choose_metrics(path).metrics[-1].cache_key for path in (vgg_file, other)]
     assert keys[0] != keys[1]
     assert hashlib.sha256(vgg_file.read_bytes()).hexdigest()[:12] in keys[0]
-    with pytest.raises(BenchError, match="missing.safetensors: cannot be read"):
+    with pytest.raises(BenchError, match=r"missing\.safetensors: cannot be read"):
         choose_metrics(tmp_path / "missing.safetensors")
 
 

@@ -88,11 +88,9 @@ def _data(summary: Summary, gallery: Gallery, store: Store) -> dict[str, Any]:
         }
         for metric in summary.metrics
     ]
-    interval = (
-        "Below each, the 95 % interval by bootstrap over pictures. "
-        if any(c.low is not None for c in summary.comparisons.values())
-        else ""
-    )
+    interval = ""
+    if any(comparison.low is not None for comparison in summary.comparisons.values()):
+        interval = "Below each, the 95 % interval by bootstrap over pictures. "
     return {
         "headline": headline(summary),
         "lead": f"{len(summary.sources)} pictures, {len(summary.codecs)} codecs, {len(summary.points)} files. All rates"

@@ -140,4 +140,5 @@ class BenchDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._live:
+            self._progress.stop()
