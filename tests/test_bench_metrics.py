@@ -89,6 +89,7 @@ def test_small_pictures_have_distances_too(shape: tuple[int, int], vgg_file: Pat
     a = chelsea()[: shape[0], : shape[1]]
     values = Meter(found.metrics, vgg_file).measure(a, posterised(a), {m.key for m in found.metrics})
     assert values["ms_ssim"] is None
+    assert (values["ssimulacra2"] is None) == (min(shape) < 8)
     assert all(values[key] is not None for key in (PSNR.key, EFFICIENTNET.key, VGG16.key))
 
 

@@ -30,10 +30,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Command:
-    """Encoding a PNG into a file, and that file back into a PNG. picture: the one that was coded."""
+    """Encoding a picture into a file, and that file back into a PNG."""
 
-    picture: str
-    label: str
+    source: Source
+    setting: int
     encode: Run
     decode: Run
 
@@ -54,7 +54,7 @@ def measure_command(codec: Baseline | Model, source: Source, store: Store) -> Co
                 memory = [r.memory for r in runs if r.memory is not None]
                 known[verb] = [min(r.seconds for r in runs), max(memory, default=None)]
         store.keep_note(name, known)
-    return Command(source.name, codec.label(setting), Run(*known["encode"]), Run(*known["decode"]))
+    return Command(source, setting, Run(*known["encode"]), Run(*known["decode"]))
 
 
 def command_lines(codec: Baseline | Model, setting: int, source: Path, coded: Path, back: Path) -> list[list[str]]:

@@ -67,11 +67,11 @@ def compare_codecs(plan: Plan, progress: Progress) -> Result:
             for line in missing:
                 runner.fail("--against", BenchError(line))
         sources = runner.inspect(paths)
-        points = runner.run(sources, lambda source: _wishes(codecs, source, plan)) if sources else []
+        points = runner.run("pictures", sources, lambda source: _wishes(codecs, source, plan)) if sources else []
         if not points:
             raise BenchError("nothing could be measured")
         gallery = _measure_gallery(runner, sources, codecs, plan) if plan.gallery else None
-        commands = {} if plan.quick else _measure_commands(runner, codecs, sources[0])
+        commands = {} if plan.quick else _measure_commands(runner, codecs, sources[0], progress)
         summary = summarise(points, codecs, anchor, choice, runner.store, commands, missing)
         return Result(summary, gallery, runner.store, runner.failures)
     finally:
@@ -114,7 +114,7 @@ def _measure_gallery(runner: Runner, sources: Sequence[Source], codecs: Sequence
     shown = choose_sources(sources, plan.gallery)
     leading, others = codecs[0], codecs[1:]
     settings = leading_settings(leading, plan.quick)
-    first = runner.run(shown, lambda _: [Wish(leading, setting) for setting in settings])
+    first = runner.run("page", shown, lambda _: [Wish(leading, setting) for setting in settings])
     points = {(p.source.digest, settings.index(p.setting), leading.name): p for p in first}
     sizes = {place: point.entry.bytes for place, point in points.items()}
 
@@ -122,18 +122,22 @@ def _measure_gallery(runner: Runner, sources: Sequence[Source], codecs: Sequence
         known = [sizes.get((source.digest, size, leading.name)) for size in range(len(settings))]
         return gallery_wishes(others, [size for size in known if size is not None])
 
-    for point in runner.run(shown, wishes):
+    for point in runner.run("page", shown, wishes):
         for (digest, size, _), target in sizes.items():
             if digest == point.source.digest and target == point.target:
                 points[digest, size, point.codec.name] = point
     return Gallery(leading, shown, points)
 
 
-def _measure_commands(runner: Runner, codecs: Sequence[Codec], source: Source) -> dict[str, Command]:
+def _measure_commands(
+    runner: Runner, codecs: Sequence[Codec], source: Source, progress: Progress
+) -> dict[str, Command]:
     found = {}
+    progress.begin("whole commands", len(codecs))
     for codec in codecs:
         try:
             found[codec.name] = measure_command(codec, source, runner.store)
         except LatentzipError as error:
             runner.fail(f"{codec.title} as a command", error)
+        progress.step()
     return found

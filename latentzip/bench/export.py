@@ -13,6 +13,7 @@ from latentzip.bench.tables import equal_table, markdown, means_table, time_tabl
 
 def to_json(summary: Summary) -> dict[str, Any]:
     """Everything that was measured, by picture and as means, with what it means."""
+    by_name = {codec.name: codec for codec in summary.codecs}
     return {
         "pictures": [
             {"name": s.name, "path": str(s.path), "digest": s.digest, "width": s.width, "height": s.height}
@@ -68,8 +69,8 @@ def to_json(summary: Summary) -> dict[str, Any]:
         ],
         "commands": {
             name: {
-                "picture": command.picture,
-                "setting": command.label,
+                "picture": command.source.name,
+                "setting": by_name[name].label(command.setting),
                 "encode": vars(command.encode),
                 "decode": vars(command.decode),
             }

@@ -22,6 +22,7 @@ HIGHEST_PSNR = 100.0  # of equal pictures it would be infinite
 # Side of the windows in which a network sees large pictures, so that its memory has a bound; a multiple of 64.
 WINDOW = 1024
 MS_SSIM_SIDE = 160  # five scales of an 11-pixel window need more
+SSIMULACRA2_SIDE = 8  # of its largest scale
 
 Values = dict[str, float | None]
 
@@ -82,9 +83,11 @@ def ms_ssim(original: Pixels, decoded: Pixels) -> float | None:
     return float(measure(a, b, data_range=255))
 
 
-def ssimulacra2(original: Pixels, decoded: Pixels) -> float:
+def ssimulacra2(original: Pixels, decoded: Pixels) -> float | None:
     from ssimulacra2 import compute_ssimulacra2
 
+    if min(original.shape[:2]) < SSIMULACRA2_SIDE:
+        return None
     return float(compute_ssimulacra2(_as_file(original), _as_file(decoded)))
 
 

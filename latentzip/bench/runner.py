@@ -23,7 +23,7 @@ Codec = Baseline | Model
 
 
 class Progress(Protocol):
-    def begin(self, total: int) -> None: ...
+    def begin(self, what: str, total: int) -> None: ...
     def step(self) -> None: ...
     def picture(self, number: int, count: int, name: str) -> None: ...
     def fail(self, message: str) -> None: ...
@@ -76,12 +76,12 @@ class Runner:
             sources.setdefault(source.digest, source)  # the same picture twice would count twice
         return list(sources.values())
 
-    def run(self, sources: Sequence[Source], wishes: Callable[[Source], Sequence[Wish]]) -> list[Point]:
+    def run(self, what: str, sources: Sequence[Source], wishes: Callable[[Source], Sequence[Wish]]) -> list[Point]:
         """Measure what is wished for and not in the store; -> all of it, but what failed. Can be called again.
 
-        Raises BenchError where it cannot go on.
+        what: a word for the progress. Raises BenchError where it cannot go on.
         """
-        self._progress.begin(sum(len(wishes(source)) for source in sources))
+        self._progress.begin(what, sum(len(wishes(source)) for source in sources))
         points = []
         for number, source in enumerate(sources, 1):
             points += self._run_picture(source, wishes(source))

@@ -54,6 +54,7 @@ class Speed:
     timings: tuple[Timing, ...]
     starts: tuple[Start, ...]
     interpreter: float  # seconds of `python -c pass`, which is in every start
+    remarks: tuple[str, ...]
 
 
 def measure_speed(plan: Plan, progress: Progress) -> tuple[Speed, list[tuple[str, str]]]:
@@ -61,15 +62,15 @@ def measure_speed(plan: Plan, progress: Progress) -> tuple[Speed, list[tuple[str
 
     Raises LatentzipError where nothing can be measured.
     """
-    baselines, _ = choose_baselines(plan.against)
+    baselines, missing = choose_baselines(plan.against)
     picture = load(find_pictures(plan.images, 1)[0])
     found = models(plan)
     codecs: list[Codec] = [*found, *baselines]
     sides = QUICK_SIDES if plan.quick else SIDES
     counts = _thread_counts(plan)
-    progress.begin(len(sides) * (len(found) * len(counts) + len(baselines)) + len(found) + len(baselines))
+    progress.begin("speed", len(sides) * (len(found) * len(counts) + len(baselines)) + len(found) + len(baselines))
     timings: list[Timing] = []
-    failures: list[tuple[str, str]] = []
+    failures = [("--against", line) for line in missing] if plan.insists else []
     before = torch.get_num_threads()
     try:
         for side in sides:
@@ -90,7 +91,7 @@ def measure_speed(plan: Plan, progress: Progress) -> tuple[Speed, list[tuple[str
         starts.append(_start(codec, picture.pixels))
         progress.step()
     interpreter = min(run([sys.executable, "-c", "pass"]).seconds for _ in range(TIMES))
-    return Speed(tuple(timings), tuple(starts), interpreter), failures
+    return Speed(tuple(timings), tuple(starts), interpreter, tuple(missing)), failures
 
 
 def _thread_counts(plan: Plan) -> list[int]:

@@ -88,15 +88,9 @@ def time_table(summary: Summary) -> Table:
         command = summary.commands.get(codec.name)
         if command is None:
             continue
-        point = next(
-            (
-                p
-                for p in summary.points
-                if p.codec is codec and p.source.name == command.picture and codec.label(p.setting) == command.label
-            ),
-            None,
-        )
-        cells: list[Cell] = [codec.title, command.label]
+        here = [p for p in summary.points if p.codec is codec and p.source == command.source]
+        point = next((p for p in here if p.setting == command.setting), None)
+        cells: list[Cell] = [codec.title, codec.label(command.setting)]
         for verb, run in (("encode", command.encode), ("decode", command.decode)):
             known = point.entry.seconds if point is not None else {}
             network, coding = known.get(f"{verb}_network"), known.get(f"{verb}_coding")
@@ -106,7 +100,7 @@ def time_table(summary: Summary) -> Table:
             memory = "" if run.memory is None else f"{run.memory / 2**20:.0f} MiB"
             cells += [f"{run.seconds:.2f}", *parts, memory]
         rows.append(cells)
-    picture = next((command.picture for command in summary.commands.values()), "")
+    picture = next((command.source.name for command in summary.commands.values()), "")
     return Table(f"Whole commands, {picture}", head, rows)
 
 

@@ -197,6 +197,8 @@ def _speed(plan: "Plan", markdown: Path | None, *, as_json: bool, quiet: bool, f
     else:
         for table in tables:
             show_table(table)
+        for line in speed.remarks:
+            print(line)
     _end(failures)
 
 
