@@ -22,23 +22,26 @@ AGAINST = "avif,jxl,webp,jpeg,jp2"
 def bench(
     images: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[IMAGES]...", help="Pictures, or folders of them. [default: those of the tests]"),
+        typer.Argument(
+            metavar="IMAGES...", help="Pictures, or folders of them.", show_default="the two of latentzip's tests"
+        ),
     ] = None,
     models: Annotated[
         list[str] | None,
-        typer.Option("-m", "--model", help="A model, as encode takes it; again for more. [default: all built in]"),
+        typer.Option("-m", "--model", help="A model, as encode takes it; again for more.", show_default="all built in"),
     ] = None,
     against: Annotated[
         str | None,
         typer.Option(
-            "--against", help=f"Codecs to compare with, or none. [default: {AGAINST}]", rich_help_panel=EXTENT
+            "--against", help="Codecs to compare with, or none.", show_default=AGAINST, rich_help_panel=EXTENT
         ),
     ] = None,
     anchor: Annotated[
         str | None,
         typer.Option(
             "--anchor",
-            help="Codec whose bytes others are held against. [default: the first of --against]",
+            help="Codec whose bytes others are held against.",
+            show_default="the first of --against",
             rich_help_panel=EXTENT,
         ),
     ] = None,
@@ -90,7 +93,7 @@ def bench(
     ] = None,
     force: Force = False,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Processes that code and measure. [default: one a core]")
+        int | None, typer.Option("--jobs", min=1, help="Processes that code and measure.", show_default="one a core")
     ] = None,
     device: DeviceOption = Device.auto,
     quiet: Quiet = False,
