@@ -13,7 +13,7 @@ import PIL
 from PIL import Image, features
 
 from latentzip.bench.metrics import EXTRA
-from latentzip.errors import BenchError
+from latentzip.errors import BenchError, UsageError
 from latentzip.files import read_bytes, write_bytes
 from latentzip.images import Picture, Pixels, read_image
 
@@ -133,10 +133,10 @@ def thinned(settings: Sequence[int]) -> list[int]:
 
 
 def choose_baselines(names: Sequence[str]) -> tuple[list[Baseline], list[str]]:
-    """Those that can be used here, and a line for each that cannot. Raises BenchError for a name that is none."""
+    """Those that can be used here, and a line for each that cannot. Raises UsageError for a name that is none."""
     strange = [name for name in names if name not in BASELINES]
     if strange:
-        raise BenchError(f"--against {strange[0]}: not a codec that is known here: choose from {', '.join(BASELINES)}")
+        raise UsageError(f"--against {strange[0]}: not a codec that is known here: choose from {', '.join(BASELINES)}")
     found = [(BASELINES[name], BASELINES[name].why_missing()) for name in dict.fromkeys(names)]
     return [codec for codec, reason in found if reason is None], [reason for _, reason in found if reason is not None]
 

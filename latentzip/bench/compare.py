@@ -16,7 +16,7 @@ from latentzip.bench.report import Gallery, choose_sources, gallery_wishes, lead
 from latentzip.bench.runner import Codec, Progress, Runner, Wish
 from latentzip.bench.store import Store
 from latentzip.bench.summary import Summary, summarise
-from latentzip.errors import BenchError, LatentzipError
+from latentzip.errors import BenchError, LatentzipError, UsageError
 from latentzip.zoo.registry import built_in
 
 QUICK_PICTURES = 4
@@ -59,7 +59,7 @@ def compare_codecs(plan: Plan, progress: Progress) -> Result:
     paths = find_pictures(plan.images, min(plan.limit or QUICK_PICTURES, QUICK_PICTURES) if plan.quick else plan.limit)
     codecs: list[Codec] = [*models(plan), *baselines]
     if not codecs:
-        raise BenchError("there is no codec to measure: give --against, or a model with -m")
+        raise UsageError("there is no codec to measure: give --against, or a model with -m")
     anchor = _anchor(codecs, plan.anchor)
     runner = Runner(Store(plan.out), choice, plan.processes, progress)
     try:
@@ -89,7 +89,7 @@ def models(plan: Plan) -> list[Model]:
     for source in plan.models or [entry.name for entry in built_in()]:
         model = Model(source, plan.device)
         if model.name in found:
-            raise BenchError(f"{source}: another model of this comparison is called {model.name} too: rename one")
+            raise UsageError(f"{source}: another model of this comparison is called {model.name} too: rename one")
         found[model.name] = model
     return list(found.values())
 
@@ -101,7 +101,7 @@ def _anchor(codecs: Sequence[Codec], wanted: str | None) -> Codec:
     for codec in codecs:
         if codec.name == wanted:
             return codec
-    raise BenchError(f"--anchor {wanted}: not measured here: choose from {', '.join(codec.name for codec in codecs)}")
+    raise UsageError(f"--anchor {wanted}: not measured here: choose from {', '.join(codec.name for codec in codecs)}")
 
 
 def _wishes(codecs: Sequence[Codec], source: Source, plan: Plan) -> list[Wish]:

@@ -67,8 +67,8 @@ def _shipped() -> Path:
 
 @lru_cache(maxsize=2)
 def load(path: Path) -> Picture:
-    """A picture, transparent ones on white. Raises ImageError."""
-    return read_image(path, background="white")
+    """A picture in sRGB, transparent ones on white. Raises ImageError."""
+    return read_image(path, alpha="white", metadata="none")
 
 
 def inspect(path: Path) -> Source:

@@ -10,7 +10,7 @@ from latentzip.bench.networks import Model
 from latentzip.bench.runner import Codec
 from latentzip.bench.summary import Summary
 from latentzip.bench.tables import TRAINED
-from latentzip.errors import BenchError
+from latentzip.errors import BenchError, UsageError
 
 SUFFIXES = (".png", ".svg", ".pdf")
 COLUMNS = 3  # of panels
@@ -21,9 +21,9 @@ NO_DATE: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"Creation
 
 
 def check_plot(path: Path) -> None:
-    """Raises BenchError where `to_plot` cannot make such a file."""
+    """Raises LatentzipError where `to_plot` cannot make such a file."""
     if path.suffix.lower() not in SUFFIXES:
-        raise BenchError(f"{path}: plots are written as {', '.join(SUFFIXES)}")
+        raise UsageError(f"{path}: plots are written as {', '.join(SUFFIXES)}")
     if find_spec("matplotlib") is None:
         raise BenchError(f"{path}: plots need matplotlib, which is not installed: {EXTRA}")
 

@@ -9,6 +9,7 @@ import typer
 
 from latentzip.cli.console import complain, inform
 from latentzip.cli.options import Device, DeviceOption, Force, Json, Quiet, torch_device
+from latentzip.errors import UsageError
 from latentzip.files import check_output, write_bytes
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _rates(text: str | None) -> list[float]:
     except ValueError:
         rates = [0.0]
     if any(not 0 < rate < 100 for rate in rates):
-        raise typer.BadParameter(f"--rates {text}: give bits per pixel, such as 0.1,0.2,0.4")
+        raise UsageError(f"--rates {text}: give bits per pixel, such as 0.1,0.2,0.4")
     return rates
 
 
