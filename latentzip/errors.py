@@ -32,5 +32,9 @@ class OutputError(LatentzipError):
     """A result that cannot be written where it should go."""
 
 
+class BenchError(LatentzipError):
+    """A comparison that cannot be made as it was asked for."""
+
+
 class TrainingError(LatentzipError):
     """A training run that cannot start or cannot go on."""

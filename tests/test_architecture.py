@@ -29,6 +29,7 @@ FLOORS = {
     "training": 5,
     "refinement": 4,
     "codec": 5,
+    "bench": 6,
     "rate": 6,
     "interop": 6,
     "api": 7,
@@ -74,7 +75,8 @@ def test_typer_and_rich_stay_upstairs_and_torch_out_of_the_basement() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["encode", "--help"], ["info", "LZ"], ["models", "list"]]
+    "arguments",
+    [["--help"], ["--version"], ["encode", "--help"], ["bench", "--help"], ["info", "LZ"], ["models", "list"]],
 )
 def test_light_commands_leave_torch_alone(arguments: list[str], example_lz: Path) -> None:
     arguments = [str(example_lz) if argument == "LZ" else argument for argument in arguments]

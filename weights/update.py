@@ -9,6 +9,7 @@ import json
 import shutil
 from pathlib import Path
 
+from latentzip.bench.metrics import trained_on
 from latentzip.models.config import AutoencoderConfig
 from latentzip.zoo.checkpoints import MODEL_NAME, read_metadata
 
@@ -42,6 +43,8 @@ def main() -> None:
         "factor": config.factor,
         "license": old.get("license", "Apache-2.0"),
         "summary": arguments.summary or old.get("summary", ""),
+        # what earlier runs were trained on stays; begin anew by hand after a random start
+        "trained_on": sorted(trained_on(json.loads(metadata["settings"]), old.get("trained_on", []))),
     }
     path.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
     print(f"{target}: {metadata['steps']} steps, {metadata['minutes']} minutes")

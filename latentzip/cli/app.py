@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from latentzip import __version__
-from latentzip.cli import decode, encode, info, models, train, verify
+from latentzip.cli import bench, decode, encode, info, models, train, verify
 from latentzip.cli.console import ExitCode, complain
 from latentzip.errors import LatentzipError, UsageError
 
@@ -37,6 +37,7 @@ app.command()(info.info)
 app.command()(verify.verify)
 app.add_typer(models.app, name="models")
 app.command()(train.train)
+app.command()(bench.bench)
 
 
 def main() -> None:

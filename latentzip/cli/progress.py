@@ -131,3 +131,46 @@ class FilesDisplay:
             yield lambda: self._progress.advance(task)
         finally:
             self._progress.remove_task(task)
+
+
+class BenchDisplay:
+    """Counts measurements: a bar on a terminal, elsewhere a line for each part and picture, or none where `quiet`."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._what = ""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._live = sys.stderr.isatty() and not quiet
+        self._task = self._progress.add_task("", total=None, visible=self._live)
+
+    def begin(self, what: str, total: int) -> None:
+        self._what = what
+        self._progress.update(self._task, total=total, completed=0, description=what)
+        self._line(f"{what}: {total} measurements")
+
+    def step(self) -> None:
+        self._progress.advance(self._task)
+
+    def picture(self, number: int, count: int, name: str) -> None:
+        self._progress.update(self._task, description=f"{self._what}, {number} of {count}")
+        self._line(f"{number} of {count}: {name}")
+
+    def _line(self, text: str) -> None:
+        if not self._live and not self._quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def fail(self, message: str) -> None:
+        if self._live:
+            self._progress.console.print(f"latentzip: {message}", markup=False, highlight=False)
+        else:
+            print(f"latentzip: {message}", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> "BenchDisplay":
+        if self._live:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._progress.stop()

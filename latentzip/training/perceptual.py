@@ -47,8 +47,14 @@ class FeatureDistance(PerceptualDistance):
         """x: (B, 3, H, W) float in [-1, 1] -> feature maps (B, C_i, H_i, W_i)."""
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            reference = [_unit_length(f) for f in self.features(x)]
+        return self.compare(x_hat, self.reference(x))
+
+    @torch.no_grad()
+    def reference(self, x: Tensor) -> list[Tensor]:
+        """What `compare` takes of a picture that many others are compared with. x: as `features` takes it."""
+        return [_unit_length(f) for f in self.features(x)]
+
+    def compare(self, x_hat: Tensor, reference: list[Tensor]) -> Tensor:
         layers = zip(self.features(x_hat), reference, strict=True)
         return torch.stack([(_unit_length(a) - b).square().sum(1).mean((1, 2)) for a, b in layers]).sum(0)
 

@@ -22,6 +22,7 @@ class ModelEntry:
     factor: int
     license: str
     summary: str
+    trained_on: tuple[str, ...]  # figures that its losses were made of, by their keys in `bench`
 
     @property
     def size(self) -> int:
@@ -52,6 +53,7 @@ def built_in() -> tuple[ModelEntry, ...]:
                 factor=entry["factor"],
                 license=entry["license"],
                 summary=entry["summary"],
+                trained_on=tuple(entry.get("trained_on", ())),
             )
             for name, entry in manifest["models"].items()
         ]
