@@ -197,7 +197,7 @@ def test_an_interrupt_does_not_wait_for_the_network(
     """One worker never comes back from the third picture."""
     lz = tmp_path / "lz"
     arguments = ["encode", "-r", tree, "-o", lz, "-m", tiny_weights["vq"], "-j", workers]
-    run = run_with(number, "codec.analyse = at(3, stop_and_stay, codec.analyse)", *arguments)
+    run = run_with(number, "api.analyse = at(3, stop_and_stay, api.analyse)", *arguments)
     assert run.returncode == 130
     done = files_in(lz)
     assert f"interrupted: {len(done)} of 4 files were encoded" in run.stderr

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 import typer
 
@@ -50,7 +51,7 @@ class Batch:
         """Call `work` for each file and write what comes of it, then give the account. Exits if anything failed.
 
         Workers are threads, so that they share a model. This one only waits: an interrupt is seen at once, however
-        long a network takes. What is being written then is finished first, and nothing more begins.
+        long a network takes.
         """
         for folder in {job.target.parent for job in self.plan.jobs if job.target != STREAM}:
             remove_leftovers(folder)
@@ -65,21 +66,26 @@ class Batch:
             if self._crash is not None:
                 raise self._crash
         except KeyboardInterrupt:
-            try:
-                self._todo.clear()
-                self._keeping.acquire()
-                self.account()
-                complain(f"interrupted: {len(self._records)} of {len(self.plan.jobs)} files were {self.verb}")
-            finally:
-                for stream in (sys.stdout, sys.stderr):
-                    with contextlib.suppress(OSError, ValueError):
-                        stream.flush()
-                if any(thread.is_alive() for thread in threads):
-                    os._exit(ExitCode.INTERRUPTED)  # they may be deep in a network and cannot be asked to stop
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
+            self._end_early(threads)
         self.account()
         if self._errors:
             raise typer.Exit(ExitCode.FAILED)
+
+    def _end_early(self, threads: list[threading.Thread]) -> NoReturn:
+        try:
+            self._todo.clear()
+            self._keeping.acquire()  # for good: what is being written is finished, and nothing more begins
+            self.account()
+            complain(f"interrupted: {len(self._records)} of {len(self.plan.jobs)} files were {self.verb}")
+        finally:
+            if any(
+                thread.is_alive() for thread in threads
+            ):  # they may be deep in a network, and cannot be asked to stop
+                for stream in (sys.stdout, sys.stderr):
+                    with contextlib.suppress(OSError, ValueError):
+                        stream.flush()
+                os._exit(ExitCode.INTERRUPTED)
+        raise typer.Exit(ExitCode.INTERRUPTED)
 
     def account(self) -> None:
         """Print the JSON document or, of several files, the failures and a summary."""
