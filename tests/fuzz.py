@@ -64,8 +64,12 @@ def models() -> dict[bytes, LoadedDecoder]:
 
 
 def repaired(data: bytes) -> bytes:
-    """A file with its checksums made right, as far as it has a header and chunks."""
+    """A file with its checksums made right, as far as it has a header and chunks; its sides no longer than 1024."""
     head = data[: HEADER.size - CRC.size]
+    if len(data) >= HEADER.size:
+        fields = list(HEADER.unpack_from(data))
+        fields[5:7] = [side and (side - 1) % 1024 + 1 for side in fields[5:7]]
+        head = HEADER.pack(*fields)[: -CRC.size]
     out = head + CRC.pack(zlib.crc32(head))
     for body, is_whole in _bodies(data):
         out += body + (CRC.pack(zlib.crc32(body)) if is_whole else b"")

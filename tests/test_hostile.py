@@ -95,3 +95,18 @@ def test_pictures_that_are_bombs(
     assert result.err.startswith(f"latentzip: {path}: ")
     assert peak < MUCH
     assert os.listdir(tmp_path) == [path.name]
+
+
+def test_programs_are_not_run(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostScript is known by its content, whatever its name; Pillow would start Ghostscript."""
+
+    def start(*_: object, **__: object) -> None:
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr("subprocess.check_call", start)
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", start)
+    path = tmp_path / "photo.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    result = cli("encode", path)
+    assert (result.code, os.listdir(tmp_path)) == (1, ["photo.png"])
+    assert "is a program" in result.err
