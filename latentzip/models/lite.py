@@ -1,13 +1,17 @@
 """The `lite` family: a linear transform that is a codec from the first step, and a lean deep path that learns the rest.
 
-Nothing here looks at the whole image (no attention, no normalisation), so the receptive field is bounded.
+Nothing here looks at the whole image (no attention, no normalisation), so the receptive field is bounded, and a picture
+can go through strip by strip.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
 
 from latentzip.models.blocks import residual_blocks, zero_init
 from latentzip.models.config import AutoencoderConfig
+from latentzip.models.strips import Rows, Sum, WithPlane, rows_of
 
 
 class LiteEncoder(nn.Module):
@@ -36,6 +40,10 @@ class LiteEncoder(nn.Module):
         """
         out: Tensor = self.linear(x) + self.deep(x)
         return out
+
+    def rows(self) -> Rows:
+        """The same, for one picture strip by strip, of heights that are multiples of the factor."""
+        return Sum(rows_of(self.linear), rows_of(self.deep))
 
 
 class LiteDecoder(nn.Module):
@@ -71,3 +79,18 @@ class LiteDecoder(nn.Module):
         plane = rate.to(latent.dtype).view(-1, 1, 1, 1).expand(-1, 1, *latent.shape[2:])
         out: Tensor = self.linear(latent) + self.deep(torch.cat([latent, plane], dim=1))
         return out
+
+    def rows(self, rate: Tensor) -> Rows:
+        """The same, for one latent strip by strip, at a rate (1,)."""
+        return Sum(rows_of(self.linear), WithPlane(rate, rows_of(self.deep)))
+
+    @property
+    def reach(self) -> int:
+        """How many latent positions away, to each side, a pixel still sees."""
+        seen, scale = 0.0, 1
+        for layer in self.deep.modules():
+            if isinstance(layer, nn.Conv2d):
+                seen += layer.kernel_size[0] // 2 / scale
+            elif isinstance(layer, nn.PixelShuffle):
+                scale *= layer.upscale_factor
+        return math.ceil(seen)
