@@ -13,6 +13,7 @@ from PIL import Image
 
 from latentzip.codec import (
     analyse,
+    latent_window,
     level_for,
     levels,
     paint,
@@ -26,6 +27,7 @@ from latentzip.images import ALPHA_KEPT, BitDepth, MetadataWish, Picture, check_
 from latentzip.models.autoencoder import Autoencoder
 from latentzip.rate import highest_level_within
 from latentzip.settings import Coding, EncodeSettings
+from latentzip.tiling import MAX_PIXELS, NO_BOUNDS, Bounds, Window
 from latentzip.zoo.loading import (
     LoadedDecoder,
     LoadedEncoder,
@@ -110,7 +112,7 @@ def encode_picture(
 ) -> Encoded:
     """Picture -> .lz file. Raises LatentzipError for a size out of reach, FormatError for what no file can hold."""
     encoder = model.encoder
-    analysed = analyse(picture, encoder, settings.tile)
+    analysed = analyse(picture, encoder, settings.bounds)
     limit = settings.limit(analysed.width, analysed.height)
 
     def highest_level(most_bytes: int) -> int:
@@ -141,15 +143,20 @@ def decode_picture(
     partial: bool = False,
     most_parts: int | None = None,
     bit_depth: BitDepth = 8,
+    region: Window | None = None,
+    bounds: Bounds = NO_BOUNDS,
+    max_pixels: int = MAX_PIXELS,
 ) -> Decoded:
     """What was parsed of a .lz file -> picture.
 
     model: weights for a file whose own are neither built in nor in the cache. `partial`: take what has arrived of a
-    file that was cut short; `most_parts`: and no more parts than that. Raises FormatError or ModelError.
+    file that was cut short; `most_parts`: and no more parts than that. region: a part of the picture, in pixels.
+    `max_pixels`: refuse to decode more. Raises FormatError or ModelError.
     """
     decoder = load_model(weights_for(container, None if model is None else fspath(model)), device).decoder
-    parsed = read_symbols(container, decoder, partial=partial, most_parts=most_parts)
-    return Decoded(paint(container, parsed, decoder, bit_depth), parsed.parts)
+    window = latent_window(container, decoder, region) if region else None
+    parsed = read_symbols(container, decoder, window, partial=partial, most_parts=most_parts, max_pixels=max_pixels)
+    return Decoded(paint(container, parsed, decoder, region, bit_depth=bit_depth, bounds=bounds), parsed.parts)
 
 
 def encode(

@@ -3,45 +3,41 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from latentzip.container import (
     DEFAULT_QUALITY,
     MAX_LEVEL,
+    MAX_SIDE,
     TILES,
     Chunk,
     ChunkType,
     Container,
     Flag,
     Header,
+    Index,
     pack,
     parse,
 )
 from latentzip.errors import FormatError, ModelError
 from latentzip.extras import pack_extras, parse_metadata, parse_transparency
-from latentzip.images import BitDepth, Picture, Pixels
+from latentzip.images import BitDepth, Picture
 from latentzip.models.autoencoder import Autoencoder, KlLatent, VqLatent
-from latentzip.models.config import AutoencoderConfig
+from latentzip.models.cutting import cut_for_decoder, cut_for_encoder
+from latentzip.models.pictures import decode_latent, encode_pixels, seen_from
 from latentzip.models.posterior import GaussianPosterior
 from latentzip.models.quantizer import BEAM, EFFORT_BEAMS
-from latentzip.models.tiled import run_tiled
 from latentzip.payload import parse_payload
 from latentzip.payload.kl import pack_kl
 from latentzip.payload.plain import pack_adaptive, pack_half
 from latentzip.payload.scans import Parsed, Payload, level_of_quality, rate_of_level, stages_of_quality
+from latentzip.payload.tiles import MOST, code_tile, pack_tiles, parse_tiles
 from latentzip.payload.vq import pack_vq
 from latentzip.refinement import STEPS, count_tiles, refine
 from latentzip.settings import Coding
-from latentzip.tiling import TilePlan
+from latentzip.tiling import MAX_PIXELS, NO_BOUNDS, Bounds, Size, TilePlan, Window, cut
 from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, LoadedLatent
-
-# The networks see a picture in one piece, and memory grows with it.
-MAX_PIXELS = 100_000_000
-# ... but for public models, whose attention needs memory by the square of the pixels
-TILE_FROM, TILE_SIDE = 1024 * 1024, 512
 
 
 @dataclass(frozen=True)
@@ -70,40 +66,17 @@ def encode_image(
 
 
 @torch.inference_mode()
-def analyse(picture: Picture, model: LoadedEncoder, tile: int | None = None) -> Analysed:
-    """Run the encoder. Raises FormatError for a picture that is too large.
-
-    Models of others see pictures of more than TILE_FROM pixels in tiles of `tile` pixels a side (0: never in tiles).
-    """
+def analyse(picture: Picture, model: LoadedEncoder, bounds: Bounds = NO_BOUNDS) -> Analysed:
+    """Run the encoder. Raises FormatError for a picture that is too large."""
     height, width = picture.pixels.shape[:2]
-    _check_size(width, height)
+    if max(height, width) > MAX_SIDE:
+        raise FormatError(f"{width}x{height} pixels: a .lz file holds at most {MAX_SIDE} a side")
     config = model.config
-    x = _to_tensor(picture.pixels, config.factor)
-    plan = None if isinstance(config, AutoencoderConfig) else plan_tiles(width, height, config.factor, tile)
-    y = in_tiles(lambda part: model.encoder(part.to(model.device)), x, plan, config.factor, to_latent=True).float()
+    cutting = cut_for_encoder(config, (height, width), bounds)
+    y = encode_pixels(model.encoder, picture.pixels, config.factor, model.device, cutting)
     if config.gives_moments:
         y = GaussianPosterior(y).mode
-    return Analysed(y, width, height, picture.greyscale, pack_extras(picture), plan)
-
-
-def plan_tiles(width: int, height: int, factor: int, tile: int | None) -> TilePlan | None:
-    """Tiles for a picture, or None where it is seen in one piece."""
-    if tile == 0 or (tile is None and width * height <= TILE_FROM):
-        return None
-    side = max(2, (tile or TILE_SIDE) // factor)
-    plan = TilePlan(side, side // 4)
-    return plan if max(width, height) > side * factor else None
-
-
-def in_tiles(
-    network: Callable[[Tensor], Tensor], x: Tensor, plan: TilePlan | None, factor: int, *, to_latent: bool
-) -> Tensor:
-    """An encoder's or a decoder's work on x (1, C, H, W), in one piece or as the plan says."""
-    if plan is None:
-        return network(x)
-    if to_latent:
-        return run_tiled(network, x, plan, (x.shape[2] // factor, x.shape[3] // factor), 1)
-    return run_tiled(network, x, plan, (x.shape[2], x.shape[3]), factor)
+    return Analysed(y, width, height, picture.greyscale, pack_extras(picture), cutting.plan)
 
 
 def level_for(model: LoadedLatent, quality: int) -> int:
@@ -132,9 +105,8 @@ def refine_latent(
     if not isinstance(model.latent, KlLatent) or not STEPS[effort]:
         return analysed
     device = next(model.parameters()).device
-    x = _to_tensor(picture.pixels, model.config.factor).to(device)
     rate = rate_of_level(level).to(device)
-    return replace(analysed, latent=refine(model, x, analysed.latent.clone(), rate, STEPS[effort], report))
+    return replace(analysed, latent=refine(model, picture.pixels, analysed.latent, rate, STEPS[effort], report))
 
 
 def refinement_steps(analysed: Analysed, model: LoadedLatent, effort: int) -> int:
@@ -153,45 +125,57 @@ def write_latent(
     `coding`: "auto" quantises, "fp16" keeps a KL model's latent in half precision, whatever the level. `verify`: read
     the payload again and compare, so that no file leaves that cannot be read. Raises FormatError.
     """
-    payload = _pack(analysed, model, level, coding)
+    size = (analysed.latent.shape[2], analysed.latent.shape[3])
+    tile = code_tile(size, model.latent)
+
+    def pack_tile(window: Window) -> list[Payload]:
+        y = analysed.latent[(..., *window.slices)]
+        payloads = _pack(y, model, level, coding, analysed.beam, split=tile != size)
+        for payload in payloads if verify else []:
+            again = parse_payload(payload.kind, model.latent, payload.scans, window.size)
+            if not torch.equal(again.symbols, payload.symbols):
+                raise FormatError("the latent that was written is not the one that is read again: please report this")
+        return payloads
+
+    kind, scans = pack_tiles(cut(size, tile), pack_tile)
     traits = {
         Flag.GREYSCALE: analysed.greyscale,
         Flag.ALPHA: any(chunk.type == ChunkType.ALPHA for chunk in analysed.extras),
         Flag.TILED: analysed.tiles is not None,
     }
     header = Header(
-        kind=payload.kind,
+        kind=kind,
         flags=Flag(sum(flag for flag, holds in traits.items() if holds)),
         width=analysed.width,
         height=analysed.height,
         latent_fingerprint=model.latent_fingerprint,
         decoder_fingerprint=model.decoder_fingerprint,
     )
-    # what a file that is cut short can least do without comes first
-    chunks = [*analysed.extras, *(Chunk(ChunkType.SCAN, scan) for scan in payload.scans)]
+    chunks = [*analysed.extras]  # what a file that is cut short can least do without comes first
     if analysed.tiles is not None:
         chunks.insert(0, Chunk(ChunkType.TILES, TILES.pack(analysed.tiles.side, analysed.tiles.overlap)))
     if model.public_name is not None:
         chunks.append(Chunk(ChunkType.MODEL, model.public_name.encode()))
-    container = Container(header, tuple(chunks))
-    if verify and not torch.equal(read_symbols(container, model).symbols, payload.symbols):
-        raise FormatError("the latent that was written is not the one that is read again: please report this")
-    return pack(container)
+    if tile != size:
+        chunks.append(Index(tile, tuple(map(len, scans))).pack())
+    chunks += [Chunk(ChunkType.SCAN, scan) for scan in scans]
+    return pack(Container(header, tuple(chunks)))
 
 
-def _pack(analysed: Analysed, model: LoadedEncoder, level: int, coding: Coding) -> Payload:
-    latent, y = model.latent, analysed.latent
+def _pack(y: Tensor, model: LoadedEncoder, level: int, coding: Coding, beam: int, *, split: bool) -> list[Payload]:
+    """A latent (1, C, h, w) in each kind of payload that is worth trying."""
+    latent = model.latent
     if isinstance(latent, VqLatent):
         if coding == "fp16":
             raise FormatError(f"{model.name} is a VQ model, whose latents are codes: --coding fp16 needs a KL model")
-        return pack_vq(latent, y.cpu(), level, analysed.beam)
+        return pack_vq(latent, y, level, beam, split=split)
     if coding == "fp16":
-        return pack_half(y.cpu())
+        return [pack_half(y)]
     if isinstance(latent, KlLatent):
         assert model.analysis is not None
-        v = y * latent.gain(rate_of_level(level)).to(y.device)
-        return pack_kl(latent, v.cpu(), model.analysis(v).cpu(), level)
-    return pack_adaptive(latent, y.cpu(), level)
+        v = y * latent.gain(rate_of_level(level))
+        return [pack_kl(latent, v, model.analysis(v.to(model.device)).cpu(), level, split=split)]
+    return [pack_adaptive(latent, y, level)]
 
 
 def decode_image(data: bytes, load: Callable[[Container], LoadedDecoder]) -> Picture:
@@ -206,11 +190,18 @@ def decode_image(data: bytes, load: Callable[[Container], LoadedDecoder]) -> Pic
 
 @torch.inference_mode()
 def read_symbols(
-    container: Container, model: LoadedLatent, *, partial: bool = False, most_parts: int | None = None
+    container: Container,
+    model: LoadedLatent,
+    window: Window | None = None,
+    *,
+    partial: bool = False,
+    most_parts: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Parsed:
-    """The symbols that a file holds. Raises FormatError or ModelError.
+    """The symbols that a file holds, or those of a window of its latent. Raises FormatError or ModelError.
 
     `partial`: take what has arrived of a file that was cut short; `most_parts`: and no more parts than that.
+    `max_pixels`: refuse to read more than the latents of so many pixels.
     """
     header = container.header
     if header.latent_fingerprint != model.latent_fingerprint:
@@ -218,46 +209,67 @@ def read_symbols(
             f"was encoded with another model: its latent space is {header.latent_fingerprint.hex()}, that of"
             f" {model.name} is {model.latent_fingerprint.hex()}"
         )
-    _check_size(header.width, header.height)
-    size = (-(-header.height // model.config.factor), -(-header.width // model.config.factor))
-    scans = [chunk.payload for chunk in container.chunks if chunk.type == ChunkType.SCAN]
-    return parse_payload(header.kind, model.latent, scans, size, partial=partial, most_parts=most_parts)
+    size = latent_size(header, model)
+    window = window or Window.whole(size)
+    index = container.index
+    pixels = header.width * header.height
+    if index is not None:
+        pixels = min(pixels, index.around(window, size).area * model.config.factor**2)
+    if pixels > max_pixels:
+        raise FormatError(
+            f"has {header.width}x{header.height} pixels, more than is safe to decode of an unknown file"
+            f" (at most {max_pixels}): raise --max-pixels, or decode a --region"
+        )
+    if max(size if index is None else index.tile) > MOST:
+        raise FormatError(f"has more than {MOST} latent positions a side in one tile: the file is damaged")
+    scans = container.scans
+    if index is None:
+        there = [scans[number] for number in range(len(scans))]
+        parsed = parse_payload(header.kind, model.latent, there, size, partial=partial, most_parts=most_parts)
+        return replace(parsed, symbols=parsed.symbols[(..., *window.slices)])
+    return parse_tiles(header.kind, model.latent, scans, index, size, window, partial=partial, most_parts=most_parts)
+
+
+def latent_window(container: Container, model: LoadedDecoder, region: Window) -> Window:
+    """The part of the latent that a region of the picture, in pixels, is painted from. Raises FormatError."""
+    size, picture = latent_size(container.header, model), Window(0, 0, container.header.height, container.header.width)
+    if region.area == 0 or region.within(picture) != region:
+        raise FormatError(f"is a picture of {picture.right}x{picture.bottom} pixels: the region does not lie within it")
+    return seen_from(region.over(model.config.factor), model.decoder, size, container.tile_plan)
+
+
+def latent_size(header: Header, model: LoadedLatent) -> Size:
+    return -(-header.height // model.config.factor), -(-header.width // model.config.factor)
 
 
 @torch.inference_mode()
-def paint(container: Container, parsed: Parsed, model: LoadedDecoder, bit_depth: BitDepth = 8) -> Picture:
-    """Run the decoder on a file's symbols, in tiles where the file says so -> pixels of 8 or 16 bits.
+def paint(
+    container: Container,
+    parsed: Parsed,
+    model: LoadedDecoder,
+    region: Window | None = None,
+    *,
+    bit_depth: BitDepth = 8,
+    bounds: Bounds = NO_BOUNDS,
+) -> Picture:
+    """Run the decoder on a file's symbols, or, for a region in pixels, on those of its `latent_window`.
 
-    Raises FormatError.
+    Pixels are of 8 or 16 bits. Public models see the latent in tiles where the file says so. Raises FormatError.
     """
-    header, rate = container.header, parsed.rate.to(model.device)
-    plan = container.tile_plan
+    header, factor = container.header, model.config.factor
     alpha, metadata = parse_transparency(container), parse_metadata(container)
+    region = region or Window(0, 0, header.height, header.width)
+    seen = latent_window(container, model, region)
+    cutting = cut_for_decoder(model.config, seen.times(factor).size, container.tile_plan, bounds)
 
-    def network(latent: Tensor) -> Tensor:
-        return model.decoder(latent.to(model.device), rate).cpu()  # type: ignore[no-any-return]
+    def latent(window: Window) -> Tensor:
+        return parsed.to_latent(parsed.symbols[(..., *window.relative_to(seen).slices)])
 
-    x_hat = in_tiles(network, parsed.latent, plan, model.config.factor, to_latent=False)
-    pixels = _to_pixels(x_hat, bit_depth)[: header.height, : header.width]
-    return Picture(pixels, bool(header.flags & Flag.GREYSCALE), alpha, metadata)
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise FormatError(
-            f"{width}x{height} pixels are more than this version can take ({MAX_PIXELS}): cut the picture into parts"
-        )
-
-
-def _to_tensor(pixels: Pixels, factor: int) -> Tensor:
-    """(H, W, 3) uint8 -> (1, 3, H', W') float32 in [-1, 1], the edge repeated up to multiples of the factor."""
-    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    return F.pad(x, (0, -x.shape[3] % factor, 0, -x.shape[2] % factor), mode="replicate")
-
-
-def _to_pixels(x_hat: Tensor, bit_depth: BitDepth) -> Pixels:
-    """(1, 3, H, W) float, about [-1, 1] -> (H, W, 3) uint8 or uint16."""
-    top = 2**bit_depth - 1
-    levels = ((x_hat[0].clamp(-1, 1) + 1) * (top / 2)).round().to(torch.uint8 if bit_depth == 8 else torch.uint16)
-    pixels: Pixels = levels.permute(1, 2, 0).numpy()
-    return pixels
+    size, window = latent_size(header, model), region.over(factor)
+    pixels = decode_latent(model.decoder, latent, parsed.rate, size, window, factor, model.device, cutting, bit_depth)
+    return Picture(
+        pixels[region.relative_to(window.times(factor)).slices],
+        greyscale=bool(header.flags & Flag.GREYSCALE),
+        alpha=None if alpha is None else alpha[region.slices],
+        metadata=metadata,
+    )

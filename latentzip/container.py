@@ -1,23 +1,27 @@
 """The .lz container: signature, header, chunks. docs/format.md is the authority. Bytes only; no torch."""
 
+import io
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
+from itertools import accumulate
+from typing import IO, Protocol
 
 from latentzip.errors import FormatError, TruncatedError
-from latentzip.tiling import TilePlan
+from latentzip.tiling import Size, TilePlan, Window
 
 SIGNATURE = b"\x89LTZ\r\n\x1a\n"
 LZIP_SIGNATURE = b"LZIP"
 VERSION = 1
 HEADER = struct.Struct("<8sBBBBHH8s4sI")
 CRC = struct.Struct("<I")
-TILES = struct.Struct("<HH")  # side and overlap of tiles, in latent positions
+TILES = struct.Struct("<HH")  # side and overlap of the networks' tiles, in latent positions
+CODE_TILE = struct.Struct("<HH")  # height and width of tiles that are coded apart, in latent positions
 MAX_SIDE = 65535
 MAX_QUALITY, DEFAULT_QUALITY = 100, 50
 MAX_LEVEL = 255  # of a KL payload: finer than quality, so that a wanted size can be met
-MAX_CHUNKS = 255
+MAX_CHUNKS = 255  # without the scans that an INDEX lists
 MAX_CHUNK_BYTES = 2**28 - 1  # four bytes of LEB128
 FIRST_OPTIONAL_CHUNK = 128
 
@@ -46,6 +50,7 @@ class ChunkType(IntEnum):
     SCAN = 1
     ALPHA = 2
     TILES = 3
+    INDEX = 4
     ICC = 128
     EXIF = 129
     XMP = 130
@@ -54,7 +59,7 @@ class ChunkType(IntEnum):
 
 SUPPORTED_FLAGS = Flag.GREYSCALE | Flag.ALPHA | Flag.TILED
 SUPPORTED_KINDS = tuple(PayloadKind)
-SUPPORTED_CHUNKS = (ChunkType.SCAN, ChunkType.ALPHA, ChunkType.TILES)
+SUPPORTED_CHUNKS = (ChunkType.SCAN, ChunkType.ALPHA, ChunkType.TILES, ChunkType.INDEX)
 
 
 @dataclass(frozen=True)
@@ -79,9 +84,67 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Index:
+    """Of a latent that is coded in tiles: their size, and the lengths of all scans that follow, in bytes."""
+
+    tile: Size  # latent positions
+    lengths: tuple[int, ...]
+
+    def around(self, window: Window, size: Size) -> Window:
+        """The tiles of a latent of that size (h, w) that a window touches, all together."""
+        height, width = self.tile
+        out = Window(
+            window.top // height * height,
+            window.left // width * width,
+            -(-window.bottom // height) * height,
+            -(-window.right // width) * width,
+        )
+        return out.within(Window.whole(size))
+
+    def pack(self) -> Chunk:
+        return Chunk(ChunkType.INDEX, CODE_TILE.pack(*self.tile) + b"".join(map(_leb128, self.lengths)))
+
+    @classmethod
+    def parse(cls, payload: bytes) -> "Index":
+        """Raises FormatError."""
+        file, lengths = io.BytesIO(payload), []
+        try:
+            height, width = CODE_TILE.unpack(_take(file, CODE_TILE.size))
+            while file.tell() < len(payload):
+                lengths.append(_read_leb128(file)[0])
+        except TruncatedError:
+            raise FormatError("has an index that ends within an entry: the file is damaged") from None
+        if not lengths or height == 0 or width == 0:
+            raise FormatError("has an index that lists nothing: the file is damaged")
+        return cls((height, width), tuple(lengths))
+
+
+class Scans(Protocol):
+    """The payloads of SCAN chunks, one after the other. To take one may raise FormatError."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True)
 class Container:
+    """A file's header and chunks. Scans that an INDEX lists may be missing at the end, or be read when asked for."""
+
     header: Header
-    chunks: tuple[Chunk, ...]
+    chunks: tuple[Chunk, ...]  # in the file's order
+    late_scans: Scans | None = field(default=None, compare=False)
+
+    @property
+    def scans(self) -> Scans:
+        if self.late_scans is not None:
+            return self.late_scans
+        return [chunk.payload for chunk in self.chunks if chunk.type == ChunkType.SCAN]
+
+    @property
+    def index(self) -> Index | None:
+        """Where its latent is coded in tiles, how. Raises FormatError."""
+        payload = next((chunk.payload for chunk in self.chunks if chunk.type == ChunkType.INDEX), None)
+        return None if payload is None else Index.parse(payload)
 
     @property
     def model_name(self) -> str | None:
@@ -99,14 +162,16 @@ class Container:
 
 
 def pack(container: Container) -> bytes:
-    """Container -> bytes. Raises FormatError for what the format cannot hold."""
+    """Container -> bytes. An INDEX comes before the scans that it lists, and they are the last. Raises FormatError."""
     h = container.header
     if not (1 <= h.width <= MAX_SIDE and 1 <= h.height <= MAX_SIDE):
         raise FormatError(f"{h.width}x{h.height} pixels: a .lz file holds at most {MAX_SIDE} a side")
-    if not 1 <= len(container.chunks) <= MAX_CHUNKS:
-        raise FormatError(f"{len(container.chunks)} chunks: a .lz file holds 1 to {MAX_CHUNKS}")
+    types = [chunk.type for chunk in container.chunks]
+    count = types.index(ChunkType.INDEX) + 1 if ChunkType.INDEX in types else len(types)
+    if not 1 <= count <= MAX_CHUNKS:
+        raise FormatError(f"{count} chunks: a .lz file holds 1 to {MAX_CHUNKS}")
     head = HEADER.pack(
-        *(SIGNATURE, VERSION, h.kind, h.flags, len(container.chunks), h.width, h.height),
+        *(SIGNATURE, VERSION, h.kind, h.flags, count, h.width, h.height),
         *(h.latent_fingerprint, h.decoder_fingerprint, 0),
     )[: -CRC.size]
     return head + CRC.pack(zlib.crc32(head)) + b"".join(map(_pack_chunk, container.chunks))
@@ -117,20 +182,67 @@ def parse(data: bytes, *, partial: bool = False) -> Container:
 
     `partial`: of a file that was cut after its header, the chunks that have arrived whole.
     """
-    header, count = _parse_header(data)
+    file = io.BytesIO(data)
+    header, count = _parse_header(file.read(HEADER.size))
     chunks: list[Chunk] = []
-    offset = HEADER.size
-    for _ in range(count):
-        try:
-            chunk, offset = _parse_chunk(data, offset)
-        except TruncatedError:
-            if not partial:
-                raise
-            return Container(header, tuple(chunks))
-        chunks.append(chunk)
-    if offset != len(data):
-        raise FormatError(f"has {len(data) - offset} bytes after its end: the file is damaged, or two were joined")
+    try:
+        _read_listed(file, count, chunks)
+        if chunks[-1].type == ChunkType.INDEX:
+            for length in Index.parse(chunks[-1].payload).lengths:
+                chunks.append(_read_scan(file, length))
+    except TruncatedError:
+        if not partial:
+            raise
+        return Container(header, tuple(chunks))
+    _check_end(len(data) - file.tell())
     return Container(header, tuple(chunks))
+
+
+def parse_file(file: IO[bytes]) -> Container:
+    """The same of a file that can be seeked and stays open: scans that an INDEX lists are read when asked for."""
+    header, count = _parse_header(file.read(HEADER.size))
+    chunks: list[Chunk] = []
+    _read_listed(file, count, chunks)
+    scans = None
+    if chunks[-1].type == ChunkType.INDEX:
+        scans = _LateScans(file, Index.parse(chunks[-1].payload).lengths)
+    end = file.tell() if scans is None else scans.starts[-1]
+    size = file.seek(0, io.SEEK_END)
+    if size < end:
+        raise _cut_short(size, end)
+    _check_end(size - end)
+    return Container(header, tuple(chunks), scans)
+
+
+def _read_listed(file: IO[bytes], count: int, chunks: list[Chunk]) -> None:
+    """Append the chunks that the header counts. An INDEX is the last of them, and no scan is among them then."""
+    for _ in range(count):
+        if chunks and chunks[-1].type == ChunkType.INDEX:
+            raise FormatError("has chunks between its index and what it lists: the file is damaged")
+        chunks.append(_read_chunk(file))
+    if chunks[-1].type == ChunkType.INDEX and any(chunk.type == ChunkType.SCAN for chunk in chunks):
+        raise FormatError("has scans before its index: the file is damaged")
+
+
+def _check_end(rest: int) -> None:
+    if rest:
+        raise FormatError(f"has {rest} bytes after its end: the file is damaged, or two were joined")
+
+
+class _LateScans:
+    """Scans of an open file, each read and checked when it is asked for."""
+
+    def __init__(self, file: IO[bytes], lengths: tuple[int, ...]) -> None:
+        self.file, self.lengths = file, lengths
+        sizes = (1 + len(_leb128(length)) + length + CRC.size for length in lengths)
+        self.starts = list(accumulate(sizes, initial=file.tell()))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, number: int) -> bytes:
+        self.file.seek(self.starts[number])
+        return _read_scan(self.file, self.lengths[number]).payload
 
 
 def read_header(data: bytes) -> Header:
@@ -175,21 +287,38 @@ def _pack_chunk(chunk: Chunk) -> bytes:
     return body + CRC.pack(zlib.crc32(body))
 
 
-def _parse_chunk(data: bytes, start: int) -> tuple[Chunk, int]:
-    """The chunk that begins at `start`, and where the next one does."""
-    length, offset = _parse_leb128(data, start + 1)
-    end = offset + length + CRC.size
-    if end > len(data):
-        raise TruncatedError(
-            f"ends after {len(data)} bytes where at least {end} are needed: get the file again, or --partial"
-        )
-    body = data[start : offset + length]
-    if CRC.unpack_from(data, offset + length)[0] != zlib.crc32(body):
-        raise FormatError(f"the checksum at byte {offset + length} does not fit: the file is damaged, get it again")
-    kind = data[start]
-    if kind < FIRST_OPTIONAL_CHUNK and kind not in SUPPORTED_CHUNKS:
-        raise FormatError(f"has a chunk of type {kind}, which this latentzip does not know: install a newer one")
-    return Chunk(kind, data[offset : offset + length]), end
+def _read_chunk(file: IO[bytes]) -> Chunk:
+    start = file.tell()
+    kind = _take(file, 1)
+    length, coded = _read_leb128(file)
+    payload = _take(file, length)
+    (checksum,) = CRC.unpack(_take(file, CRC.size))
+    if checksum != zlib.crc32(payload, zlib.crc32(kind + coded)):
+        raise FormatError(f"the checksum of the chunk at byte {start} does not fit: the file is damaged, get it again")
+    if kind[0] < FIRST_OPTIONAL_CHUNK and kind[0] not in SUPPORTED_CHUNKS:
+        raise FormatError(f"has a chunk of type {kind[0]}, which this latentzip does not know: install a newer one")
+    return Chunk(kind[0], payload)
+
+
+def _read_scan(file: IO[bytes], length: int) -> Chunk:
+    """A scan as an INDEX lists it."""
+    chunk = _read_chunk(file)
+    if chunk.type != ChunkType.SCAN or len(chunk.payload) != length:
+        raise FormatError("has other scans than its index says: the file is damaged")
+    return chunk
+
+
+def _take(file: IO[bytes], count: int) -> bytes:
+    data = file.read(count)
+    if len(data) < count:
+        raise _cut_short(file.tell(), file.tell() - len(data) + count)
+    return data
+
+
+def _cut_short(size: int, wanted: int) -> TruncatedError:
+    return TruncatedError(
+        f"ends after {size} bytes where at least {wanted} are needed: get the file again, or --partial"
+    )
 
 
 def _leb128(number: int) -> bytes:
@@ -201,15 +330,14 @@ def _leb128(number: int) -> bytes:
     return bytes(out)
 
 
-def _parse_leb128(data: bytes, offset: int) -> tuple[int, int]:
-    number = 0
+def _read_leb128(file: IO[bytes]) -> tuple[int, bytes]:
+    """The number, and the bytes that were it."""
+    number, coded = 0, b""
     for i in range(4):
-        if offset + i >= len(data):
-            raise TruncatedError(f"ends after {len(data)} bytes, within a chunk's head: get the file again")
-        byte = data[offset + i]
-        number |= (byte & 0x7F) << 7 * i
-        if byte < 0x80:
-            if byte == 0 and i > 0:
+        coded += _take(file, 1)
+        number |= (coded[i] & 0x7F) << 7 * i
+        if coded[i] < 0x80:
+            if coded[i] == 0 and i > 0:
                 raise FormatError("a chunk's length is not in its shortest form: the file is damaged")
-            return number, offset + i + 1
+            return number, coded
     raise FormatError("a chunk's length is out of range: the file is damaged")

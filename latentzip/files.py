@@ -7,7 +7,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -29,9 +29,20 @@ def read_bytes(path: Path, check: Callable[[bytes], None] | None = None) -> byte
         if sys.stdin is None:
             raise LatentzipError("standard input is closed: give a file")
         return _read_from(sys.stdin.buffer, path, check)
+    with _reading(path), path.open("rb") as file:
+        return _read_from(file, path, check)
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """A file to read parts of. Raises LatentzipError."""
+    with _reading(path):
+        return path.open("rb")
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        with path.open("rb") as file:
-            return _read_from(file, path, check)
+        yield
     except FileNotFoundError:
         raise LatentzipError(f"{path}: no such file") from None
     except IsADirectoryError:

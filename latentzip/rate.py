@@ -5,14 +5,16 @@ from collections.abc import Callable, Sequence
 
 from latentzip.errors import LatentzipError
 
-UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "k": 1024, "kib": 1024, "m": 1024**2, "mib": 1024**2}
+UNITS = {"": 1, "b": 1}
+UNITS |= {f"{letter}b": 1000**power for power, letter in enumerate("kmg", 1)}
+UNITS |= {f"{letter}{end}": 1024**power for power, letter in enumerate("kmg", 1) for end in ("", "ib")}
 
 
-def parse_size(text: str) -> int:
-    """ "40KB" -> 40000, "40KiB" or "40K" -> 40960, "40000" -> 40000. Raises LatentzipError."""
+def parse_size(text: str, option: str = "--size") -> int:
+    """ "40KB" -> 40000, "40KiB" or "40K" -> 40960, "40000" -> 40000. Raises LatentzipError, which names the option."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
     if match is None or match[2] not in UNITS:
-        raise LatentzipError(f"--size {text}: not a size: give bytes, or 40KB, 40KiB, 1.5MB")
+        raise LatentzipError(f"{option} {text}: not a size: give bytes, or 40KB, 40KiB, 1.5MB")
     return int(float(match[1]) * UNITS[match[2]])
 
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from latentzip.images import Pixels
 from latentzip.models.autoencoder import Autoencoder, KlLatent, straight_through_round
+from latentzip.models.pictures import to_tensor
 from latentzip.models.prior import CERTAIN, bits, coded_index
 
 # Adam's, in quantisation steps, falling to a tenth along a cosine. Lambda is multiplied: with that of training alone
@@ -39,24 +41,25 @@ def count_tiles(height: int, width: int) -> int:
 
 
 def refine(
-    model: Autoencoder, x: Tensor, latent: Tensor, rate: Tensor, steps: int, report: Callable[[], None]
+    model: Autoencoder, pixels: Pixels, latent: Tensor, rate: Tensor, steps: int, report: Callable[[], None]
 ) -> Tensor:
-    """latent: (1, C, h, w) float32, what the encoder made of x (1, 3, f h, f w) in [-1, 1]; rate: (1,) in [0, 1].
+    """latent: (1, C, h, w) float32 on the CPU, what the encoder made of pixels (H, W, 3) uint8; rate: (1,) in [0, 1].
 
     Returns a latent of the same shape. Calls `report` after every step of every tile. The prior is the float one, not
     the exact one that codes, and products are in bfloat16: estimates are enough here.
     """
     assert isinstance(model.latent, KlLatent)
-    gain = model.latent.gain(rate)
+    gain = model.latent.gain(rate).cpu()
     v = latent * gain
     factor = model.config.factor
     low, high = model.config.lambdas
     weight = LAMBDA_FACTOR * low * (high / low) ** float(rate)
     for tile in _tiles(latent.shape[2], latent.shape[3]):
         top, left, bottom, right = tile.outer
-        part = x[:, :, top * factor : bottom * factor, left * factor : right * factor]
-        refined = _refine_tile(model, part, v[:, :, top:bottom, left:right], tile, rate, weight, steps, report)
-        v[:, :, top:bottom, left:right] = refined
+        part = to_tensor(pixels[top * factor : bottom * factor, left * factor : right * factor], factor)
+        start = v[:, :, top:bottom, left:right].to(rate.device)
+        refined = _refine_tile(model, part.to(rate.device), start, tile, rate, weight, steps, report)
+        v[:, :, top:bottom, left:right] = refined.cpu()
     return v / gain
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 from latentzip.container import MAX_QUALITY
 from latentzip.errors import UsageError
+from latentzip.tiling import NO_BOUNDS, Bounds
 
 MAX_EFFORT = 9
 Coding = Literal["auto", "fp16"]
@@ -19,7 +20,7 @@ class EncodeSettings:
     most_bytes: int | None = None  # at most so many
     effort: int = 0  # 0 to 9
     coding: Coding = "auto"
-    tile: int | None = None  # side of a public model's tiles in pixels, see `codec.analyse`
+    bounds: Bounds = NO_BOUNDS  # of memory
     verify: bool = True  # read the latent again
 
     def __post_init__(self) -> None:

@@ -252,13 +252,13 @@ def test_a_latent_that_is_read_otherwise_than_written_never_leaves(
 ) -> None:
     encoder = load_encoder(str(tiny_weights["kl"]), CPU)
     analysed = analyse(noise_picture(40, 40), encoder)
-    honest = codec.read_symbols
+    honest = codec.parse_payload
 
     def faulty(*arguments: object, **options: object) -> object:
         parsed = honest(*arguments, **options)  # type: ignore[arg-type]
         return dataclasses.replace(parsed, symbols=parsed.symbols + 1)
 
-    monkeypatch.setattr(codec, "read_symbols", faulty)
+    monkeypatch.setattr(codec, "parse_payload", faulty)
     with pytest.raises(FormatError, match="not the one that is read again"):
         write_latent(analysed, encoder, 100)
     assert write_latent(analysed, encoder, 100, verify=False)

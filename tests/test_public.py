@@ -15,13 +15,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from latentzip.codec import _to_tensor, analyse, decode_image, write_latent
+from latentzip.codec import analyse, decode_image, write_latent
 from latentzip.container import parse
 from latentzip.errors import ModelError
 from latentzip.images import Picture
 from latentzip.models.autoencoder import VqLatent
 from latentzip.models.families import config_from_json, config_to_json, make_decoder, make_encoder
 from latentzip.models.ldm import LdmConfig
+from latentzip.models.pictures import to_tensor
 from latentzip.models.tiny import TinyConfig
 from latentzip.zoo.loading import load_decoder, load_encoder, locate
 from latentzip.zoo.public import config_of_diffusers, read_public
@@ -280,7 +281,7 @@ def test_taesd_pairs_tell_their_config(tmp_path: Path, inner_norm: bool) -> None
 
 
 def _padded(picture: Picture) -> Tensor:
-    return _to_tensor(picture.pixels, 4)
+    return to_tensor(picture.pixels, 4)
 
 
 @pytest.mark.parametrize("config", [config_of_diffusers({"_class_name": "AutoencoderKL", **KL["flux"]}), TinyConfig(7)])

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from latentzip.codec import analyse, paint, read_symbols, write_latent
+from latentzip.codec import analyse, latent_window, paint, read_symbols, write_latent
 from latentzip.container import Chunk, ChunkType, Container, Flag, pack, parse
 from latentzip.errors import FormatError
 from latentzip.models.ldm import LdmConfig
 from latentzip.models.tiled import run_tiled
-from latentzip.tiling import TilePlan
+from latentzip.tiling import Bounds, TilePlan, Window
 from latentzip.zoo.checkpoints import save_as_is
 from latentzip.zoo.loading import load_decoder, load_encoder, make_decoder, make_encoder
 
@@ -41,7 +41,7 @@ def thin_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(st.integers(1, 300), st.integers(1, 60), st.data())
 def test_tiles_cover_every_position(length: int, side: int, data: st.DataObject) -> None:
     overlap = data.draw(st.integers(0, side // 2))
-    spans = TilePlan(side, overlap).spans(length)
+    spans = TilePlan(side, overlap).spans(length, 0, length)
     assert spans[0][0] == 0
     assert spans[-1][1] == length
     for (_, end), (start, _) in itertools.pairwise(spans):
@@ -67,15 +67,22 @@ def test_what_sees_one_position_alone_is_not_changed_by_tiles(
     def network(tile: Tensor) -> Tensor:
         return (3 * tile + 1).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
 
-    assert torch.allclose(run_tiled(network, x, plan, (h, w), scale), network(x), atol=1e-5)
+    whole = run_tiled(network, x, plan, Window(0, 0, h, w), (h, w), scale)
+    assert torch.allclose(whole, network(x), atol=1e-5)
+    top, left = data.draw(st.integers(0, h - 1)), data.draw(st.integers(0, w - 1))
+    window = Window(top, left, data.draw(st.integers(top + 1, h)), data.draw(st.integers(left + 1, w)))
+    around = plan.around(window, (h, w))
+    part = run_tiled(network, x[(..., *around.slices)], plan, window, (h, w), scale)
+    inside = window.relative_to(around).times(scale).slices
+    assert torch.equal(part[(..., *inside)], whole[(..., *window.times(scale).slices)])
 
 
 def test_a_file_says_how_it_was_tiled_and_is_decoded_so(thin_sd: Path) -> None:
     encoder, decoder = load_encoder(str(thin_sd), CPU), load_decoder(thin_sd, CPU)
     picture = noise_picture(75, 50)
-    in_tiles = analyse(picture, encoder, tile=32)
+    in_tiles = analyse(picture, encoder, Bounds(32))
     assert in_tiles.tiles == TilePlan(16, 4)
-    whole = analyse(picture, encoder, tile=0)
+    whole = analyse(picture, encoder, Bounds(0))
     assert whole.tiles is None
     assert not torch.allclose(in_tiles.latent, whole.latent, rtol=0.01)  # it does see the whole picture
     container = parse(write_latent(in_tiles, encoder, 200))
@@ -83,20 +90,25 @@ def test_a_file_says_how_it_was_tiled_and_is_decoded_so(thin_sd: Path) -> None:
     parsed = read_symbols(container, decoder)
     pixels = paint(container, parsed, decoder).pixels
     assert pixels.shape == (50, 75, 3)
+    region = Window(20, 3, 31, 40)
+    window = latent_window(container, decoder, region)
+    assert window.size < (25, 38)  # not all of it is needed
+    part = paint(container, read_symbols(container, decoder, window), decoder, region)
+    assert (part.pixels == pixels[region.slices]).all()
     untiled = Container(dataclasses.replace(container.header, flags=Flag(0)), container.chunks[1:])
     assert (paint(untiled, parsed, decoder).pixels != pixels).any()
 
 
 def test_small_pictures_and_models_of_ours_are_not_tiled(thin_sd: Path, tiny_weights: dict[str, Path]) -> None:
     assert analyse(noise_picture(60, 40), load_encoder(str(thin_sd), CPU)).tiles is None
-    assert analyse(noise_picture(30, 20), load_encoder(str(thin_sd), CPU), tile=32).tiles is None
-    assert analyse(noise_picture(60, 40), load_encoder(str(tiny_weights["kl"]), CPU), tile=32).tiles is None
+    assert analyse(noise_picture(30, 20), load_encoder(str(thin_sd), CPU), Bounds(32)).tiles is None
+    assert analyse(noise_picture(60, 40), load_encoder(str(tiny_weights["kl"]), CPU), Bounds(32)).tiles is None
 
 
 @pytest.mark.parametrize("change", ["no chunk", "no flag", "two", "short", "nonsense"])
 def test_unclear_plans_are_refused(thin_sd: Path, change: str) -> None:
     encoder = load_encoder(str(thin_sd), CPU)
-    container = parse(write_latent(analyse(noise_picture(75, 50), encoder, tile=32), encoder, 9))
+    container = parse(write_latent(analyse(noise_picture(75, 50), encoder, Bounds(32)), encoder, 9))
     tiles, *rest = container.chunks
     assert tiles.type == ChunkType.TILES
     header, chunks = container.header, container.chunks

@@ -1,5 +1,6 @@
 """`latentzip decode`"""
 
+import contextlib
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,16 +15,21 @@ from latentzip.cli.options import (
     Force,
     Jobs,
     Json,
+    MaxPixels,
+    Memory,
     Output,
     Quiet,
     Recursive,
     SkipExisting,
+    Tile,
+    bounds_of,
     check_existing,
     check_streams,
 )
-from latentzip.container import check_signature, parse
-from latentzip.files import STREAM, read_bytes
+from latentzip.container import check_signature, parse, parse_file
+from latentzip.files import STREAM, open_bytes, read_bytes
 from latentzip.jobs import LZ_SUFFIXES, Job, find_sources, plan_outputs
+from latentzip.tiling import MAX_PIXELS, Window
 
 
 class BitDepth(str, Enum):
@@ -56,6 +62,13 @@ def decode(
     bit_depth: Annotated[
         BitDepth, typer.Option("--bit-depth", help="Of a sample; 16, for png and tiff, has the decoder's finer levels.")
     ] = BitDepth.eight,
+    region: Annotated[
+        str | None,
+        typer.Option("--region", metavar="X,Y,W,H", help="Decode a part alone: left, top, width and height in pixels."),
+    ] = None,
+    tile: Tile = None,
+    memory: Memory = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
     recursive: Recursive = False,
     force: Force = False,
     skip_existing: SkipExisting = False,
@@ -67,6 +80,9 @@ def decode(
     """Decode .lz files: photo.lz becomes photo.png."""
     check_streams(output, inputs, as_json, recursive)
     check_existing(force, skip_existing)
+    bounds, wanted = bounds_of(tile, memory), _window_of(region)
+    if partial and wanted:
+        raise typer.BadParameter("--region takes a whole file: leave --partial out")
     depth: Literal[8, 16] = 16 if bit_depth is BitDepth.sixteen else 8
     from latentzip.images import check_output_wishes, format_of, image_bytes
 
@@ -87,9 +103,23 @@ def decode(
 
     def work(job: Job) -> Outcome:
         source, target = job.source, job.target
-        data = read_bytes(source, check_signature)
-        container = parse(data, partial=partial)
-        decoded = decode_picture(container, model, device.value, partial=partial, most_parts=scans, bit_depth=depth)
+        with contextlib.ExitStack() as stack:
+            if wanted and source.is_file():
+                size, container = source.stat().st_size, parse_file(stack.enter_context(open_bytes(source)))
+            else:
+                data = read_bytes(source, check_signature)
+                size, container = len(data), parse(data, partial=partial)
+            decoded = decode_picture(
+                container,
+                model,
+                device.value,
+                partial=partial,
+                most_parts=scans,
+                bit_depth=depth,
+                region=wanted,
+                bounds=bounds,
+                max_pixels=max_pixels,
+            )
         here, all_parts = decoded.parts
         image, remarks = image_bytes(decoded.picture, format_for(target), quality)
         height, width = decoded.picture.pixels.shape[:2]
@@ -98,7 +128,7 @@ def decode(
             "output": str(target),
             "width": width,
             "height": height,
-            "input_bytes": len(data),
+            "input_bytes": size,
             "output_bytes": len(image),
             "scans": here,
             "scans_in_all": all_parts,
@@ -108,3 +138,16 @@ def decode(
         return Outcome(record, f"{source} -> {target}  {width}x{height}{amount}{in_brackets(remarks)}", image)
 
     batch.run(work)
+
+
+def _window_of(region: str | None) -> Window | None:
+    """ "X,Y,W,H" -> the pixels."""
+    if region is None:
+        return None
+    try:
+        left, top, width, height = map(int, region.split(","))
+    except ValueError:
+        width = 0
+    if width < 1 or height < 1 or left < 0 or top < 0:
+        raise typer.BadParameter(f"--region {region}: give left, top, width and height in pixels, as 0,0,640,480")
+    return Window(top, left, top + height, left + width)

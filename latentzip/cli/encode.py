@@ -14,10 +14,14 @@ from latentzip.cli.options import (
     Force,
     Jobs,
     Json,
+    MaxPixels,
+    Memory,
     Output,
     Quiet,
     Recursive,
     SkipExisting,
+    Tile,
+    bounds_of,
     check_existing,
     check_streams,
 )
@@ -26,6 +30,7 @@ from latentzip.files import read_bytes
 from latentzip.jobs import Job, find_sources, plan_outputs
 from latentzip.rate import parse_size
 from latentzip.settings import MAX_EFFORT, EncodeSettings
+from latentzip.tiling import MAX_PIXELS
 
 
 class MetadataChoice(str, Enum):
@@ -75,12 +80,9 @@ def encode(
     check: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Read each file's latent again before it is kept.")
     ] = True,
-    tile: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Side of tiles in pixels, for public models; 0: never. [default: 512 above one megapixel]"
-        ),
-    ] = None,
+    tile: Tile = None,
+    memory: Memory = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
     alpha: Annotated[
         str, typer.Option("--alpha", help="keep transparency, drop it, or a colour (white, #ff8800) to put it on.")
     ] = "keep",
@@ -102,9 +104,10 @@ def encode(
     check_streams(output, inputs, as_json, recursive)
     check_existing(force, skip_existing)
     most_bytes = parse_size(size) if size is not None else None
-    settings = EncodeSettings(quality, bpp, most_bytes, effort, coding.value, tile, check)
-    from latentzip.images import check_alpha_wish, picture_suffixes, read_image
+    settings = EncodeSettings(quality, bpp, most_bytes, effort, coding.value, bounds_of(tile, memory), check)
+    from latentzip.images import check_alpha_wish, guard_alone, picture_suffixes, read_image
 
+    guard_alone()
     check_alpha_wish(alpha)
     sources = find_sources(inputs, picture_suffixes() if recursive else (), recursive=recursive)
     plan = plan_outputs(sources, output, ".lz", into_folder=recursive, overwrite=force, skip_existing=skip_existing)
@@ -119,7 +122,14 @@ def encode(
     def work(job: Job) -> Outcome:
         source, target = job.source, job.target
         data = read_bytes(source)
-        picture = read_image(data, str(source), alpha=alpha, metadata=metadata.value, first_frame=first_frame)
+        picture = read_image(
+            data,
+            str(source),
+            alpha=alpha,
+            metadata=metadata.value,
+            first_frame=first_frame,
+            max_pixels=max_pixels,
+        )
         encoded = encode_picture(picture, loaded, settings, lambda steps: batch.display.steps(source.name, steps))
         height, width = picture.pixels.shape[:2]
         chosen = bpp is None and size is None

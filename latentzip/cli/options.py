@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from latentzip.rate import parse_size
+from latentzip.tiling import Bounds
+
 if TYPE_CHECKING:
     import torch
 
@@ -25,6 +28,26 @@ Jobs = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        "--tile",
+        min=0,
+        metavar="PIXELS",
+        help="Height of the strips that a picture is computed in, which changes nothing but memory and time; of public"
+        " models the side of their tiles, which are blended. 0: in one piece.",
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="SIZE", help="Take at most about so much memory (1GB): chooses --tile."),
+]
+MaxPixels = Annotated[
+    int,
+    typer.Option("--max-pixels", min=1, help="Refuse larger pictures: a small file can pretend to hold a huge one."),
+]
 
 
 class Device(str, Enum):
@@ -51,6 +74,13 @@ def check_existing(force: bool, skip_existing: bool) -> None:
     """What is there already can be treated in one way."""
     if force and skip_existing:
         raise typer.BadParameter("-f overwrites existing files, and --skip-existing leaves them: give one of them")
+
+
+def bounds_of(tile: int | None, memory: str | None) -> Bounds:
+    """Raises LatentzipError."""
+    if tile is not None and memory is not None:
+        raise typer.BadParameter("--memory chooses --tile: give one of them")
+    return Bounds(tile, parse_size(memory, "--memory") if memory is not None else None)
 
 
 def torch_device(choice: Device) -> "torch.device":

@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from latentzip.cli.batch import Batch, Outcome
-from latentzip.cli.options import Json, Quiet, Recursive
+from latentzip.cli.options import Json, MaxPixels, Quiet, Recursive
 from latentzip.container import check_signature, parse
 from latentzip.extras import parse_metadata, parse_transparency
 from latentzip.files import read_bytes
 from latentzip.jobs import LZ_SUFFIXES, Job, Plan, find_sources
+from latentzip.tiling import MAX_PIXELS
 
 
 def verify(
@@ -18,6 +19,7 @@ def verify(
     model: Annotated[
         str | None, typer.Option("-m", "--model", "--weights", help="Weights that decode them, where not built in.")
     ] = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
     recursive: Recursive = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -37,7 +39,7 @@ def verify(
         from latentzip.zoo.loading import load_latent, weights_for
 
         latent = load_latent(weights_for(container, model))
-        read_symbols(container, latent)  # the picture's size is checked first of all
+        read_symbols(container, latent, max_pixels=max_pixels)  # the picture's size is checked first of all
         parse_metadata(container)
         parse_transparency(container)
         same = latent.decoder_fingerprint == container.header.decoder_fingerprint

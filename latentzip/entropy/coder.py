@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from latentzip.errors import FormatError
 
 Symbols = NDArray[np.int32]
-Indices = NDArray[np.int64]
+Indices = NDArray[np.int64] | NDArray[np.uint8]
 Table = NDArray[np.int32]
 
 TOTAL = 1 << 16  # every row's counts add up to this
@@ -48,11 +48,16 @@ class SymbolEncoder:
         self.rows = _Rows(table)
         self.coder = constriction.stream.queue.RangeEncoder()
 
-    def encode(self, symbols: Symbols, indices: Indices) -> None:
-        """Append symbols (n,), each under the row that `indices` (n,) names; equal rows are coded together."""
-        for index, places in _by_row(indices):
+    def encode(self, symbols: Symbols, indices: Indices, first_row: int = 0) -> None:
+        """Append symbols (n,), each under the row that `indices` (n,) names; equal rows are coded together.
+
+        Those of rows before `first_row` are passed over.
+        """
+        order, rows = _by_row(indices, first_row)
+        in_order = symbols[order]
+        for index, start, end in rows:
             reach = self.rows.range(index)
-            values = symbols[places]
+            values = in_order[start:end]
             inside = np.abs(values) <= reach
             self.coder.encode(np.where(inside, values + (reach + 1), 0).astype(np.int32), self.rows.model(index))
             if not inside.all():
@@ -70,17 +75,23 @@ class SymbolDecoder:
         self.rows = _Rows(table)
         self.coder = _decoder_of(data)
 
-    def decode(self, indices: Indices) -> Symbols:
-        """The next symbols (n,), under the rows (n,). Raises FormatError for data that no encoder wrote."""
-        symbols = np.empty(len(indices), dtype=np.int32)
-        for index, places in _by_row(indices):
+    def decode(self, indices: Indices, first_row: int = 0) -> Symbols:
+        """The next symbols (n,), under the rows (n,). Raises FormatError for data that no encoder wrote.
+
+        Symbols of rows before `first_row` are zero.
+        """
+        order, rows = _by_row(indices, first_row)
+        in_order = np.empty(len(order), dtype=np.int32)
+        for index, start, end in rows:
             reach = self.rows.range(index)
-            entries = self._take(self.rows.model(index), len(places))
+            entries = self._take(self.rows.model(index), end - start)
             values = entries - (reach + 1)
             escaped = entries == 0
             if escaped.any():
                 values[escaped] = self._take(self.rows.escapes, int(escaped.sum())) - ESCAPE_LIMIT
-            symbols[places] = values
+            in_order[start:end] = values
+        symbols = np.zeros(len(indices), dtype=np.int32)
+        symbols[order] = in_order
         return symbols
 
     def finish(self) -> None:
@@ -91,17 +102,20 @@ class SymbolDecoder:
         return _decode(self.coder, model, count)
 
 
+Counts = NDArray[np.int64] | NDArray[np.float32]  # whole numbers
+
+
 class DigitEncoder:
     """Digits in, each under counts of its own, or all under the same."""
 
     def __init__(self) -> None:
         self.coder = constriction.stream.queue.RangeEncoder()
 
-    def encode(self, digits: Symbols, counts: Indices) -> None:
+    def encode(self, digits: Symbols, counts: Counts) -> None:
         """Append digits (n,) in 0..D - 1 under counts (n, D), at least 1, each row TOTAL in all."""
         self.coder.encode(digits, _EACH, _row_major(counts))
 
-    def encode_alike(self, digits: Symbols, counts: Indices) -> None:
+    def encode_alike(self, digits: Symbols, counts: Counts) -> None:
         """Append digits (n,) in 0..D - 1, all under counts (D,), at least 1, TOTAL in all."""
         self.coder.encode(digits, _same_for_all(counts))
 
@@ -116,11 +130,11 @@ class DigitDecoder:
         """Raises FormatError for data that is not whole words."""
         self.coder = _decoder_of(data)
 
-    def decode(self, counts: Indices) -> Symbols:
+    def decode(self, counts: Counts) -> Symbols:
         """The next digits (n,), under counts (n, D). Raises FormatError for data that no encoder wrote."""
         return _decode(self.coder, _EACH, _row_major(counts))
 
-    def decode_alike(self, number: int, counts: Indices) -> Symbols:
+    def decode_alike(self, number: int, counts: Counts) -> Symbols:
         """The next digits (number,), all under counts (D,). Raises FormatError for data that no encoder wrote."""
         return _decode(self.coder, _same_for_all(counts), number)
 
@@ -129,12 +143,12 @@ class DigitDecoder:
         _check_exhausted(self.coder)
 
 
-def _row_major(counts: Indices) -> NDArray[np.float32]:
+def _row_major(counts: Counts) -> NDArray[np.float32]:
     """constriction takes an array's memory for row-major, whatever its strides say."""
     return np.ascontiguousarray(counts, dtype=np.float32)
 
 
-def _same_for_all(counts: Indices | Table) -> object:
+def _same_for_all(counts: Counts | Table) -> object:
     return constriction.stream.model.Categorical(counts.astype(np.float32), perfect=False)
 
 
@@ -161,8 +175,14 @@ def _check_exhausted(coder: Any) -> None:
         raise FormatError("the coded latent is longer than its symbols: the file is damaged")
 
 
-def _by_row(indices: Indices) -> list[tuple[int, NDArray[np.int64]]]:
-    """[(row, places that use it, ascending)], rows ascending."""
-    order = np.argsort(indices, kind="stable")
-    rows, starts = np.unique(indices[order], return_index=True)
-    return list(zip(rows.tolist(), np.split(order, starts)[1:], strict=True))
+def _by_row(indices: Indices, first_row: int) -> tuple[NDArray[np.intp], list[tuple[int, int, int]]]:
+    """Places in the order of their rows, and of equal ones ascending; and (row, start, end) in that order.
+
+    Rows before `first_row` are left out.
+    """
+    counts = np.bincount(indices)
+    ends = counts.cumsum()
+    skipped = int(counts[:first_row].sum())
+    order = np.argsort(indices, kind="stable")[skipped:]  # of bytes numpy makes a radix sort
+    used = (row for row in np.flatnonzero(counts).tolist() if row >= first_row)
+    return order, [(row, int(ends[row] - counts[row]) - skipped, int(ends[row]) - skipped) for row in used]

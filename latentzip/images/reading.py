@@ -12,6 +12,7 @@ from latentzip.images.picture import ALPHA_KEPT, Metadata, MetadataWish, Picture
 from latentzip.images.profiles import profile_of_png
 from latentzip.images.samples import DEEP_KEPT_AS_8, is_deep, to_colours, to_eight_bits
 from latentzip.images.transparency import split_alpha
+from latentzip.tiling import MAX_PIXELS
 
 # Files whose further frames are not further pictures: depth maps and previews behind a phone's JPEG; layers, of which
 # Pillow shows the merged picture first.
@@ -35,18 +36,24 @@ def read_image(
     alpha: str = ALPHA_KEPT,
     metadata: MetadataWish = "icc",
     first_frame: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Picture:
     """Read a picture file.
 
     alpha, metadata: see `take_image`. `first_frame`: of an animation or of several pages take the first. Raises
-    ImageError for a file that is missing, damaged, too large to open safely, of a kind that cannot be kept well, or
-    with several frames.
+    ImageError for a file that is missing, damaged, of a kind that cannot be kept well, or with several frames, or that
+    has more pixels than `max_pixels` (or than Pillow's own limit, where that is on).
     """
     label = name or ("the picture" if isinstance(source, bytes) else str(source))
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
             if file.format in PROGRAMS:
                 raise ImageError(f"{label}: {file.format} is a program that draws, not a picture: render it as PNG")
+            if file.width * file.height > max_pixels:
+                raise ImageError(
+                    f"{label}: has {file.width}x{file.height} pixels, more than is safe to read of an unknown file"
+                    f" (at most {max_pixels}): raise --max-pixels"
+                )
             frames = 1 if file.format in ONE_PICTURE else getattr(file, "n_frames", 1)
             if frames > 1 and not first_frame:
                 raise ImageError(f"{label}: has {frames} frames: give --first-frame, or extract the one you want")
@@ -64,6 +71,11 @@ def read_image(
     except Exception as error:  # of damaged files Pillow's forty decoders raise any kind
         raise ImageError(f"{label}: cannot be read ({error or type(error).__name__})") from None
     return Picture(picture.pixels, picture.greyscale, picture.alpha, picture.metadata, remark + picture.remarks)
+
+
+def guard_alone() -> None:
+    """Switch Pillow's own limit off in this process, so that `max_pixels` alone says what is too large."""
+    Image.MAX_IMAGE_PIXELS = None
 
 
 def take_image(

@@ -1,11 +1,14 @@
 """An autoencoder: encoder, latent space, decoder. The three parts have weights of their own and can be had apart."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from latentzip.models.config import AutoencoderConfig
+from latentzip.models.exact_index_prior import ExactIndexPrior
+from latentzip.models.exact_prior import ExactHyperPrior
 from latentzip.models.families import ModelConfig
 from latentzip.models.index_prior import IndexPrior
 from latentzip.models.ldm import LdmConfig
@@ -43,6 +46,11 @@ class KlLatent(nn.Module):
         self.scale_table: Tensor
         self.register_buffer("scale_table", scale_table())
 
+    @cached_property
+    def exact(self) -> ExactHyperPrior:
+        """The prior that files are coded with, made once of the trained one: not to be asked for before that is."""
+        return ExactHyperPrior(self.prior)
+
     @property
     def channels(self) -> int:
         return self.log_gain.shape[1]
@@ -67,6 +75,12 @@ class VqLatent(nn.Module):
         super().__init__()
         self.quantizer = ResidualQuantizer(config.stages, config.codebook_size, config.latent_channels)
         self.prior = IndexPrior(config) if isinstance(config, AutoencoderConfig) and config.index_width else None
+
+    @cached_property
+    def exact(self) -> ExactIndexPrior:
+        """The prior that files are coded with, where there is one: see `KlLatent.exact`."""
+        assert self.prior is not None
+        return ExactIndexPrior(self.prior, self.quantizer.codebooks)
 
 
 class NormalLatent(nn.Module):

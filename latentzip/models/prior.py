@@ -2,8 +2,7 @@
 
 A hyperlatent (1/4 of the latent's resolution) is sent first; then the latent, channel group by channel group, each in
 two checkerboard passes (Balle et al. 2018, arXiv 1802.01436; He et al. 2021, arXiv 2103.15306 and 2203.10886). Every
-pass is parallel over positions. `sweep` is the only description of that order: training, encoding and decoding hand it
-what to do with each pass.
+pass is parallel over positions. This is the prior as it is trained; files are coded with its exact form (exact_prior).
 """
 
 import math
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentzip.models.blocks import ACTIVATION_LIMIT, ExactConv2d, to_grid
 from latentzip.models.config import AutoencoderConfig
 
 # Scales are powers of a constant ratio; 64 of them keep the loss against a continuous scale below 0.1 % of the bits.
@@ -29,23 +27,25 @@ CERTAIN = 0
 CodePass = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
+def same(in_channels: int, out_channels: int, side: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, side, padding=side // 2)
+
+
 class GroupContext(nn.Module):
     """Mean and scale index of one channel group, from the hyperlatent, earlier groups and coded neighbours."""
 
     def __init__(self, channels: int, earlier: int, width: int) -> None:
         super().__init__()
-        self.hyper = ExactConv2d(width, width, 1)
-        self.earlier = ExactConv2d(earlier, width, 3) if earlier else None
+        self.hyper = same(width, width, 1)
+        self.earlier = same(earlier, width, 3) if earlier else None
         # 5x5 where it pays: the first group carries the low frequencies, whose neighbours tell most
-        self.neighbours = ExactConv2d(channels, width, 3 if earlier else 5)
-        self.head = nn.Sequential(
-            nn.ReLU(), ExactConv2d(width, width, 1), nn.ReLU(), ExactConv2d(width, 2 * channels, 1)
-        )
+        self.neighbours = same(channels, width, 3 if earlier else 5)
+        self.head = nn.Sequential(nn.ReLU(), same(width, width, 1), nn.ReLU(), same(width, 2 * channels, 1))
 
     @property
-    def last(self) -> ExactConv2d:
+    def last(self) -> nn.Conv2d:
         layer = self.head[-1]
-        assert isinstance(layer, ExactConv2d)
+        assert isinstance(layer, nn.Conv2d)
         return layer
 
     def known(self, hyper: Tensor, coded: list[Tensor]) -> Tensor:
@@ -53,22 +53,13 @@ class GroupContext(nn.Module):
         hidden: Tensor = self.hyper(hyper)
         return hidden + self.earlier(torch.cat(coded, dim=1)) if self.earlier is not None else hidden
 
-    def forward(self, known: Tensor, mask: Tensor, anchors: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, known: Tensor, anchors: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean in steps and fractional scale index of a pass, (B, channels, h, w) each.
 
-        known: (B, width, h, w); mask: the pass's positions, bool (h, w); anchors: (B, channels, h, w), what the pass
-        before coded, zero at the mask. In exact form nothing is computed outside the mask, and zeros are given there.
+        known: (B, width, h, w); anchors: (B, channels, h, w), what the pass before coded, zero elsewhere.
         """
-        if not self.last.exact:
-            hidden = known if anchors is None else known + self.neighbours(anchors)
-            mean, index = self.head(hidden).chunk(2, dim=1)
-            return mean, index
-        columns = known[:, :, mask]
-        if anchors is not None:
-            columns = columns + self.neighbours.at_other_colour(anchors, mask)
-        out = known.new_zeros(len(known), self.last.out_channels, *mask.shape)
-        out[:, :, mask] = self.head(columns[..., None])[..., 0]
-        mean, index = out.chunk(2, dim=1)
+        hidden = known if anchors is None else known + self.neighbours(anchors)
+        mean, index = self.head(hidden).chunk(2, dim=1)
         return mean, index
 
 
@@ -81,13 +72,13 @@ class HyperPrior(nn.Module):
         self.groups = config.prior_groups
         self.hyper_index = nn.Parameter(index_of_scale(torch.ones(hyper)))
         self.synthesis = nn.Sequential(
-            ExactConv2d(hyper, 4 * hyper, 1),
+            same(hyper, 4 * hyper, 1),
             nn.PixelShuffle(2),
             nn.ReLU(),
-            ExactConv2d(hyper, 4 * hyper, 1),
+            same(hyper, 4 * hyper, 1),
             nn.PixelShuffle(2),
             nn.ReLU(),
-            ExactConv2d(hyper, width, 3),
+            same(hyper, width, 3),
             nn.ReLU(),
         )
         self.contexts = nn.ModuleList(
@@ -103,13 +94,6 @@ class HyperPrior(nn.Module):
                 assert context.last.bias is not None
                 context.last.bias[len(part) :] = index_of_scale(part)
 
-    def make_exact(self) -> "HyperPrior":
-        """Turn the networks into their exact form (see ExactConv2d), for coding. Not to be trained afterwards."""
-        for module in self.modules():
-            if isinstance(module, ExactConv2d):
-                module.make_exact()
-        return self.eval()
-
     def sweep(self, hyperlatent: Tensor, size: tuple[int, int], code: CodePass) -> Tensor:
         """Code a latent pass by pass.
 
@@ -124,10 +108,10 @@ class HyperPrior(nn.Module):
         for context in self.contexts:
             assert isinstance(context, GroupContext)
             known = context.known(hyper, coded)
-            mean, index = context(known, even)
+            mean, index = context(known)
             anchors = code(mean, index, even)
             anchors = torch.where(even, anchors, torch.zeros_like(anchors))
-            mean, index = context(known, ~even, anchors)
+            mean, index = context(known, anchors)
             others = code(mean, index, ~even)
             coded.append(torch.where(even, anchors, others))
         return torch.cat(coded, dim=1)
@@ -167,11 +151,6 @@ def index_of_scale(scale: Tensor) -> Tensor:
 def scale_of_index(index: Tensor) -> Tensor:
     """Inverse of `index_of_scale`, within the table."""
     return SCALE_MIN * torch.exp(LOG_RATIO * index.clamp(0, SCALES - 1))
-
-
-def coded_mean(mean: Tensor) -> Tensor:
-    """The mean as the file knows it: sixteenths of a step."""
-    return to_grid(mean, MEAN_BITS, ACTIVATION_LIMIT)
 
 
 def coded_index(index: Tensor) -> Tensor:

@@ -89,8 +89,7 @@ class _Convolution(Rows):
     def __init__(self, layer: nn.Conv2d, activate: bool = False) -> None:
         self.layer, self.activate = layer, activate
         self.kernel, self.stride = layer.kernel_size[0], layer.stride[0]
-        assert isinstance(layer.padding, tuple)
-        self.padding = layer.padding[0]
+        self.padding = _padding_of(layer)
         self.kept: Tensor | None = None  # rows that the next output looks at; first the padding above the picture
 
     def feed(self, x: Tensor, last: bool) -> Tensor:
@@ -164,14 +163,19 @@ class _Waiting:
         return y
 
 
+def _padding_of(layer: nn.Conv2d) -> int:
+    assert isinstance(layer.padding, tuple)
+    return layer.padding[0]
+
+
 def _convolve(x: Tensor, layer: nn.Conv2d) -> Tensor:
     """A convolution whose padding above and below is in x already.
 
     On CPUs by oneDNN, whatever the size: F.conv2d would take few rows, or 1x1 kernels on one thread, to another
     algorithm, which adds up in another order.
     """
-    padding = [0, layer.padding[1]]  # type: ignore[list-item]
-    if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+    padding = [0, _padding_of(layer)]
+    if x.device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return torch.mkldnn_convolution(x, layer.weight, layer.bias, padding, layer.stride, layer.dilation, 1)
     return F.conv2d(x, layer.weight, layer.bias, layer.stride, padding)
 
@@ -190,7 +194,7 @@ def _gelu(x: Tensor, out: Tensor) -> None:
     even = len(source)
     while excess := even % (_LANES * _shares(even)):
         even -= excess
-    torch._C._nn.gelu(source[:even], out=target[:even])
+    torch.ops.aten.gelu.out(source[:even], out=target[:even])
     odd = F.pad(source[even:], (0, -(len(source) - even) % _LANES))
     target[even:] = F.gelu(odd)[: len(source) - even]
 

@@ -8,33 +8,39 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from latentzip.tiling import TilePlan
+from latentzip.tiling import Size, TilePlan, Window
 
 
 def run_tiled(
-    network: Callable[[Tensor], Tensor], x: Tensor, plan: TilePlan, grid: tuple[int, int], scale: int
+    network: Callable[[Tensor], Tensor], x: Tensor, plan: TilePlan, window: Window, size: Size, scale: int
 ) -> Tensor:
-    """Apply `network` tile by tile, and blend linearly across overlaps.
+    """Apply `network` to the tiles of a latent of that size (h, w) that touch a window, and blend linearly.
 
-    x: (1, C, H, W), a multiple of `grid`, the latent's (h, w); the result is (1, C', scale h, scale w) float32. Memory
-    beyond the result is that of one tile.
+    x: (1, C, H, W), what lies in `plan.around(window, size)`, some pixels or values a position. The result is
+    (1, C', scale rows, scale columns) float32 of the same, and complete within the window. Memory beyond the result is
+    that of one tile.
     """
-    per_position = x.shape[2] // grid[0]
+    rows = plan.spans(size[0], window.top, window.bottom)
+    columns = plan.spans(size[1], window.left, window.right)
+    around = plan.around(window, size)
+    per_position = x.shape[2] // around.size[0]
     total: Tensor | None = None
-    weights = torch.zeros(1, 1, grid[0] * scale, grid[1] * scale)
-    for top, bottom in plan.spans(grid[0]):
-        for left, right in plan.spans(grid[1]):
-            tile = x[:, :, top * per_position : bottom * per_position, left * per_position : right * per_position]
-            out = network(tile).float().cpu()
-            rows = _ramp(top, bottom, grid[0], plan.overlap, scale)
-            weight = rows[:, None] * _ramp(left, right, grid[1], plan.overlap, scale)
+    down = torch.zeros(scale * around.size[0])  # weights add up along each side apart
+    across = torch.zeros(scale * around.size[1])
+    for top, bottom in rows:
+        ramp_down = _ramp(top, bottom, size[0], plan.overlap, scale)
+        down[scale * (top - around.top) : scale * (bottom - around.top)] += ramp_down
+        for left, right in columns:
+            tile = Window(top, left, bottom, right).relative_to(around)
+            out = network(x[(..., *tile.times(per_position).slices)]).float().cpu()
+            ramp_across = _ramp(left, right, size[1], plan.overlap, scale)
+            if top == rows[0][0]:
+                across[tile.times(scale).slices[1]] += ramp_across
             if total is None:
-                total = out.new_zeros(1, out.shape[1], *weights.shape[2:])
-            place = (..., slice(top * scale, bottom * scale), slice(left * scale, right * scale))
-            total[place] += out * weight
-            weights[place] += weight
+                total = out.new_zeros(1, out.shape[1], len(down), len(across))
+            total[(..., *tile.times(scale).slices)] += out * (ramp_down[:, None] * ramp_across)
     assert total is not None
-    return total / weights
+    return total.div_(down[:, None]).div_(across)
 
 
 def _ramp(start: int, end: int, length: int, overlap: int, scale: int) -> Tensor:

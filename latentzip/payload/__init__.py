@@ -36,7 +36,7 @@ def parse_payload(
     if kind == PayloadKind.VQ_COUNTED and isinstance(latent, VqLatent):
         return parse_vq_counted(latent, scans, size, partial, most_parts)
     if kind == PayloadKind.VQ_PRIOR and isinstance(latent, VqLatent) and latent.prior is not None:
-        return parse_vq_prior(latent, latent.prior, scans, size, partial, most_parts)
+        return parse_vq_prior(latent, scans, size, partial, most_parts)
     if kind == PayloadKind.KL_PRIOR and isinstance(latent, KlLatent):
         return parse_kl(latent, scans, size, partial, most_parts)
     if kind == PayloadKind.KL_ADAPTIVE and isinstance(latent, NormalLatent):

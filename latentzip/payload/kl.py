@@ -2,47 +2,58 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from latentzip.container import PayloadKind
 from latentzip.entropy.coder import ESCAPE_LIMIT, SymbolDecoder, SymbolEncoder
 from latentzip.models.autoencoder import KlLatent
-from latentzip.models.prior import CERTAIN, HYPER_STRIDE, coded_index, coded_mean
+from latentzip.models.prior import CERTAIN, HYPER_STRIDE
 from latentzip.payload.scans import Parsed, Payload, check_scans, join_or_split, rate_of_level
 
-
-def pack_kl(latent: KlLatent, v: Tensor, hyperlatent: Tensor, level: int) -> Payload:
-    """Kind 3. v: (1, C, h, w) in steps (latent times gain); hyperlatent: (1, Ch, ceil(h/4), ceil(w/4)). float32."""
-    groups = torch.split(v, list(latent.prior.groups), 1)
-    parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in groups]  # (symbols, scale indices), flat
-
-    def code(part: int, values: Tensor, mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
-        symbols = torch.round(values.double() - mean).clamp(-ESCAPE_LIMIT, ESCAPE_LIMIT - 1)
-        symbols = torch.where(index > CERTAIN, symbols, 0.0)
-        coded = mask & (index > CERTAIN)
-        parts[part].append((symbols[coded], index[coded]))
-        return symbols + mean
-
-    everywhere = torch.ones(hyperlatent.shape[2:], dtype=torch.bool)
-    index = coded_index(latent.prior.hyper_index)[None, :, None, None].expand_as(hyperlatent)
-    z = code(0, hyperlatent, torch.zeros(1, dtype=torch.float64), index, everywhere)
-    passes = iter([(part, group) for part, group in enumerate(groups) for _ in range(2)])
-
-    def code_pass(mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
-        part, group = next(passes)
-        return code(part, group, coded_mean(mean), coded_index(index), mask)
-
-    coded = latent.prior.sweep(z, (v.shape[2], v.shape[3]), code_pass)
-    whole = _range_coded(latent, [step for part in parts for step in part])
-    scans = join_or_split(whole, lambda: [_range_coded(latent, part) for part in parts], level)
-    return Payload(PayloadKind.KL_PRIOR, scans, coded)
+Step = tuple[NDArray[np.int32], NDArray[np.uint8]]  # symbols and their scale indices, (n,), channel by channel
 
 
-def _range_coded(latent: KlLatent, steps: list[tuple[Tensor, Tensor]]) -> bytes:
+def pack_kl(latent: KlLatent, v: Tensor, hyperlatent: Tensor, level: int, *, split: bool = False) -> Payload:
+    """Kind 3. split: see `join_or_split`.
+
+    v: (1, C, h, w) float32 in steps (latent times gain); hyperlatent: (1, Ch, ceil(h/4), ceil(w/4)) float32.
+    """
+    prior = latent.exact
+    size = (v.shape[2], v.shape[3])
+    groups = torch.split(v[0].permute(1, 2, 0).reshape(-1, latent.channels), list(prior.groups), 1)  # (h w, C) each
+    parts: list[list[Step]] = [[] for _ in groups]
+
+    def code(group: int, values: Tensor, mean: Tensor, index: Tensor) -> Tensor:
+        """values, mean, index: (C, n). Gives what the decoder will have."""
+        symbols = torch.round(values.double() - mean).clamp_(-ESCAPE_LIMIT, ESCAPE_LIMIT - 1)
+        symbols.mul_(index > CERTAIN)
+        parts[group].append((symbols.int().flatten().numpy(), index.flatten().numpy()))
+        return symbols.add_(mean)
+
+    z = hyperlatent[0].flatten(1)
+    index = prior.hyper_index[:, None].expand_as(z).contiguous()
+    z = code(0, z, torch.zeros(1, dtype=torch.float64), index)
+    coded = prior.sweep(
+        z.T.contiguous().view(*hyperlatent.shape[2:], -1),
+        size,
+        lambda group, positions, mean, index: code(group, groups[group][positions].T, mean, index),
+    )
+    scans = join_or_split(
+        lambda: _range_coded(latent, [step for part in parts for step in part]),
+        lambda: [_range_coded(latent, part) for part in parts],
+        level,
+        split=split,
+    )
+    return Payload(PayloadKind.KL_PRIOR, scans, _as_plane(coded, size))
+
+
+def _range_coded(latent: KlLatent, steps: list[Step]) -> bytes:
     encoder = SymbolEncoder(latent.scale_table.numpy())
     for symbols, index in steps:
-        encoder.encode(symbols.int().numpy(), index.numpy())
+        encoder.encode(symbols, index, first_row=CERTAIN + 1)
     return encoder.finish()
 
 
@@ -50,31 +61,32 @@ def parse_kl(
     latent: KlLatent, scans: Sequence[bytes], size: tuple[int, int], partial: bool, most_parts: int | None
 ) -> Parsed:
     """Values in steps, the same on every machine. What is not there is what the prior expects."""
-    groups = len(latent.prior.groups)
+    prior = latent.exact
+    groups = len(prior.groups)
     wanted = check_scans(scans, groups, partial)
     decoders = [SymbolDecoder(data, latent.scale_table.numpy()) for data in (scans[0][2:], *scans[1:])]
     here = min(groups if wanted == 1 else len(scans), most_parts or groups)
 
-    def code(decoder: SymbolDecoder, mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
-        symbols = torch.zeros(index.shape, dtype=torch.float64)
-        coded = mask & (index > CERTAIN)
-        symbols[coded] = torch.from_numpy(decoder.decode(index[coded].numpy())).double()
-        return symbols + mean
+    def code(group: int, mean: Tensor, index: Tensor) -> Tensor:
+        if group >= here:
+            return mean
+        decoder = decoders[0 if wanted == 1 else group]
+        symbols = decoder.decode(index.flatten().numpy(), first_row=CERTAIN + 1)
+        return torch.from_numpy(symbols).view(index.shape) + mean
 
-    channels = latent.prior.hyper_index.numel()
-    shape = (1, channels, *(-(-side // HYPER_STRIDE) for side in size))
-    index = coded_index(latent.prior.hyper_index)[None, :, None, None].expand(shape)
-    z = code(decoders[0], torch.zeros(1, dtype=torch.float64), index, torch.ones(shape[2:], dtype=torch.bool))
-    passes = iter([part for part in range(groups) for _ in range(2)])
-
-    def code_pass(mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
-        part = next(passes)
-        if part >= here:
-            return coded_mean(mean)
-        return code(decoders[0 if wanted == 1 else part], coded_mean(mean), coded_index(index), mask)
-
-    v = latent.prior.sweep(z, size, code_pass)
+    hyper_size = (-(-size[0] // HYPER_STRIDE), -(-size[1] // HYPER_STRIDE))
+    index = prior.hyper_index[:, None].expand(-1, hyper_size[0] * hyper_size[1]).contiguous()
+    z = code(0, torch.zeros(1, dtype=torch.float64), index)
+    v = prior.sweep(
+        z.T.contiguous().view(*hyper_size, -1), size, lambda group, _positions, mean, index: code(group, mean, index)
+    )
     for decoder in decoders[:here] if here == groups or wanted > 1 else []:
         decoder.finish()
-    rate = rate_of_level(scans[0][1])
-    return Parsed(v, v.float() / latent.gain(rate), rate, (here, groups))
+    level = scans[0][1]
+    gain = latent.gain(rate_of_level(level))
+    return Parsed(_as_plane(v, size), lambda steps: steps / gain, rate_of_level(level), level, (here, groups))
+
+
+def _as_plane(v: Tensor, size: tuple[int, int]) -> Tensor:
+    """(h w, C) -> (1, C, h, w), channels-last."""
+    return v.view(1, *size, -1).permute(0, 3, 1, 2)

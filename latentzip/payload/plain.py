@@ -27,7 +27,8 @@ def parse_adaptive(latent: NormalLatent, scans: Sequence[bytes], size: tuple[int
     check_scans(scans, 1, partial=False)
     level = scans[0][1]
     steps = torch.from_numpy(decode_planes(scans[0][2:], (latent.channels, *size)))[None]
-    return Parsed(steps, steps * _step(latent, level) + latent.mean[:, None, None], torch.ones(1), (1, 1))
+    step, mean = _step(latent, level), latent.mean[:, None, None]
+    return Parsed(steps, lambda steps: steps * step + mean, torch.ones(1), level, (1, 1))
 
 
 def _step(latent: NormalLatent, level: int) -> Tensor:
@@ -41,7 +42,7 @@ def pack_half(mode: Tensor) -> Payload:
 
     The high bytes of all values, which are much alike, then the low ones, deflated.
     """
-    half = mode.half()
+    half = mode.half().contiguous()
     if not torch.isfinite(half).all():
         raise FormatError("has latents that half precision cannot hold: take another model")
     low_and_high = half.numpy().astype("<f2").view(np.uint8).reshape(-1, 2)
@@ -63,4 +64,4 @@ def parse_half(scans: Sequence[bytes], channels: int, size: tuple[int, int]) -> 
     if not np.isfinite(half).all():
         raise FormatError("has values in its latent that are no numbers: the file is damaged")
     latent = torch.from_numpy(half).view(1, channels, *size)
-    return Parsed(latent, latent, torch.ones(1), (1, 1))
+    return Parsed(latent, lambda latent: latent, torch.ones(1), 0, (1, 1))

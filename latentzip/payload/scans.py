@@ -23,16 +23,23 @@ class Payload:
 
 @dataclass(frozen=True)
 class Parsed:
-    """symbols: VQ indices (1, S, h, w) int64, KL values in steps (1, C, h, w) float64 or int64, or the latent itself.
+    """symbols: VQ indices (1, S, h, w) int64, KL values in steps (1, C, h, w) float32 or int64, or the latent itself.
 
-    latent, rate: what the decoder takes, (1, C, h, w) float32 and (1,) in [0, 1]. parts: how many of the payload's
-    parts are in them, of how many in all.
+    to_latent: gives what the decoder takes, (1, C, ...) float32, of all or a part of them. rate: the decoder's, (1,) in
+    [0, 1]. setting: the second byte of the payload's head. parts: how many of its parts are in the symbols, of how many
+    in all. nothing: the symbol that stands for nothing at all.
     """
 
     symbols: Tensor
-    latent: Tensor
+    to_latent: Callable[[Tensor], Tensor]
     rate: Tensor
+    setting: int
     parts: tuple[int, int]
+    nothing: int = 0
+
+    @property
+    def latent(self) -> Tensor:
+        return self.to_latent(self.symbols)
 
 
 def level_of_quality(quality: int) -> int:
@@ -50,12 +57,16 @@ def stages_of_quality(quality: int, stages: int) -> int:
     return -(-quality * stages // MAX_QUALITY)
 
 
-def join_or_split(whole: bytes, parts: Callable[[], list[bytes]], setting: int) -> list[bytes]:
-    """The scans of a payload, with their head: one, or where that is long one for each part.
+def join_or_split(
+    whole: Callable[[], bytes], parts: Callable[[], list[bytes]], setting: int, *, split: bool
+) -> list[bytes]:
+    """The scans of a payload, with their head: one, or where that is long, or for `split`, one for each part.
 
     setting: the head's second byte.
     """
-    scans = [whole] if len(whole) < SPLIT_FROM else parts()
+    scans = [] if split else [whole()]
+    if split or len(scans[0]) >= SPLIT_FROM:
+        scans = parts()
     scans[0] = bytes([len(scans), setting]) + scans[0]
     return scans
 

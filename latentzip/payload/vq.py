@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from latentzip.container import PayloadKind
@@ -12,34 +11,37 @@ from latentzip.entropy.coder import DigitDecoder, DigitEncoder
 from latentzip.entropy.counts import MOST_CODES, decode_counted, encode_counted
 from latentzip.errors import FormatError
 from latentzip.models.autoencoder import VqLatent
-from latentzip.models.index_prior import IndexPrior, counts_of_logits
-from latentzip.models.quantizer import ResidualQuantizer
+from latentzip.models.exact_index_prior import ExactIndexPrior
+from latentzip.models.quantizer import NO_CODE
 from latentzip.payload.scans import Parsed, Payload, check_scans, join_or_split
 
-Counts = NDArray[np.int64]
 _COUNTED_HEAD = 4  # bytes of a counted stage's length
 
 
-def pack_vq(latent: VqLatent, y: Tensor, stages: int, beam: int) -> Payload:
-    """Kind 2 where the model has a prior of indices, else 1 or 6, whichever is shorter.
+def pack_vq(latent: VqLatent, y: Tensor, stages: int, beam: int, *, split: bool = False) -> list[Payload]:
+    """Kind 2 where the model has a prior of indices, else 1 and, if it can be, 6. split: see `join_or_split`.
 
     y: the encoder's latent (1, C, h, w) float32.
     """
     indices = latent.quantizer.search(y, stages, beam)
     if latent.prior is not None:
-        return _pack_vq_prior(latent.quantizer, latent.prior, indices)
+        return [_pack_vq_prior(latent.exact, indices, split)]
+
+    def payload(kind: PayloadKind, parts: list[bytes]) -> Payload:
+        return Payload(kind, join_or_split(lambda: b"".join(parts), lambda: list(parts), stages, split=split), indices)
+
     rows = indices[0].flatten(1).numpy()
     width = _index_bits(latent)
     bits = (rows[..., None] >> np.arange(width - 1, -1, -1)) & 1
-    parts = [np.packbits(stage.astype(np.uint8).reshape(-1)).tobytes() for stage in bits]
-    kind = PayloadKind.VQ_FIXED
+    payloads = [
+        payload(PayloadKind.VQ_FIXED, [np.packbits(part.astype(np.uint8).reshape(-1)).tobytes() for part in bits])
+    ]
     codes = latent.quantizer.codebooks.shape[1]
     if 2 <= codes <= MOST_CODES:
         counted = [encode_counted(stage, codes) for stage in rows]
-        if sum(map(len, counted)) + _COUNTED_HEAD * stages < sum(map(len, parts)):
-            kind = PayloadKind.VQ_COUNTED
-            parts = [len(part).to_bytes(_COUNTED_HEAD, "little") + part for part in counted]
-    return Payload(kind, join_or_split(b"".join(parts), lambda: parts, stages), indices)
+        counted = [len(part).to_bytes(_COUNTED_HEAD, "little") + part for part in counted]
+        payloads.append(payload(PayloadKind.VQ_COUNTED, counted))
+    return payloads
 
 
 def parse_vq_fixed(
@@ -92,7 +94,7 @@ def _parsed(latent: VqLatent, symbols: Tensor, stages: int) -> Parsed:
     """symbols (1, S, h, w) of the first S of the file's stages."""
     here = symbols.shape[1]
     rate = torch.tensor([here / latent.quantizer.stages])
-    return Parsed(symbols, latent.quantizer.decode(symbols), rate, (here, stages))
+    return Parsed(symbols, latent.quantizer.decode, rate, stages, (here, stages), nothing=NO_CODE)
 
 
 def _stages_in(latent: VqLatent, scans: Sequence[bytes]) -> int:
@@ -106,53 +108,45 @@ def _index_bits(latent: VqLatent) -> int:
     return (latent.quantizer.codebooks.shape[1] - 1).bit_length()
 
 
-def _pack_vq_prior(quantizer: ResidualQuantizer, prior: IndexPrior, indices: Tensor) -> Payload:
+def _pack_vq_prior(prior: ExactIndexPrior, indices: Tensor, split: bool) -> Payload:
     _, stages, height, width = indices.shape
-    parts: list[list[tuple[Tensor, Counts]]] = [[] for _ in range(stages)]
+    digits = torch.stack([indices[0] // prior.members, indices[0] % prior.members]).flatten(2)  # (2, S, h w)
+    parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(stages)]
 
-    def code(stage: int, digit: int, logits: Tensor, mask: Tensor) -> Tensor:
-        digits = torch.stack([indices[:, stage] // prior.members, indices[:, stage] % prior.members])[digit]
-        parts[stage].append((digits[:, mask].flatten(), _counts(logits, mask)))
-        return digits
+    def code(stage: int, digit: int, positions: Tensor, counts: Tensor) -> Tensor:
+        here = digits[digit, stage, positions]
+        parts[stage].append((here, counts))
+        return here
 
-    prior.sweep(quantizer.codebooks, stages, (height, width), 1, code)
+    prior.sweep(stages, (height, width), code)
 
-    def range_coded(steps: list[tuple[Tensor, Counts]]) -> bytes:
+    def range_coded(steps: list[tuple[Tensor, Tensor]]) -> bytes:
         encoder = DigitEncoder()
-        for digits, counts in steps:
-            encoder.encode(digits.int().numpy(), counts)
+        for here, counts in steps:
+            encoder.encode(here.int().numpy(), counts.numpy())
         return encoder.finish()
 
-    whole = range_coded([step for part in parts for step in part])
-    scans = join_or_split(whole, lambda: [range_coded(part) for part in parts], stages)
+    scans = join_or_split(
+        lambda: range_coded([step for part in parts for step in part]),
+        lambda: [range_coded(part) for part in parts],
+        stages,
+        split=split,
+    )
     return Payload(PayloadKind.VQ_PRIOR, scans, indices)
 
 
 def parse_vq_prior(
-    latent: VqLatent,
-    prior: IndexPrior,
-    scans: Sequence[bytes],
-    size: tuple[int, int],
-    partial: bool,
-    most_parts: int | None,
+    latent: VqLatent, scans: Sequence[bytes], size: tuple[int, int], partial: bool, most_parts: int | None
 ) -> Parsed:
     stages = _stages_in(latent, scans)
     wanted = check_scans(scans, stages, partial)
     decoders = [DigitDecoder(data) for data in (scans[0][2:], *scans[1:])]
     here = min(stages if wanted == 1 else len(scans), most_parts or stages)
 
-    def code(stage: int, _digit: int, logits: Tensor, mask: Tensor) -> Tensor:
-        digits = torch.zeros(1, *size, dtype=torch.int64)
-        decoder = decoders[0 if wanted == 1 else stage]
-        digits[:, mask] = torch.from_numpy(decoder.decode(_counts(logits, mask))).long()
-        return digits
+    def code(stage: int, _digit: int, _positions: Tensor, counts: Tensor) -> Tensor:
+        return torch.from_numpy(decoders[0 if wanted == 1 else stage].decode(counts.numpy())).long()
 
-    symbols = prior.sweep(latent.quantizer.codebooks, here, size, 1, code)
+    symbols = latent.exact.sweep(here, size, code)
     for decoder in decoders[:here] if here == stages or wanted > 1 else []:
         decoder.finish()
-    return _parsed(latent, symbols, stages)
-
-
-def _counts(logits: Tensor, mask: Tensor) -> Counts:
-    """Logits (1, D, h, w) at the n positions of the mask -> counts (n, D)."""
-    return counts_of_logits(logits[0, :, mask].T.numpy())
+    return _parsed(latent, symbols.view(1, here, *size), stages)

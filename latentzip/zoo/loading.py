@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from latentzip.container import Container
 from latentzip.errors import ModelError
-from latentzip.models.autoencoder import Autoencoder, KlLatent, Latent, VqLatent, make_latent
+from latentzip.models.autoencoder import Autoencoder, Latent, make_latent
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.families import ModelConfig, make_decoder, make_encoder, trainable
 from latentzip.models.prior import HyperAnalysis
@@ -28,7 +28,7 @@ from latentzip.zoo.registry import built_in, find_by_fingerprint, find_by_name
 
 @dataclass(frozen=True)
 class LoadedLatent:
-    """What both sides need. The latent space stays on the CPU, its prior in exact form."""
+    """What both sides need. The latent space stays on the CPU."""
 
     name: str
     public_name: str | None  # of a model that `models pull` knows
@@ -224,7 +224,5 @@ def _load_parts(path: Path, parts: list[str]) -> _Parts:
 def _load_latent(parts: _Parts) -> LoadedLatent:
     latent = make_latent(parts.config)
     parts.fill(latent, "latent")
-    if isinstance(latent, KlLatent | VqLatent) and latent.prior is not None:
-        latent.prior.make_exact()
     name = parts.path.parent.name if parts.path.name == MODEL_NAME else parts.path.stem
     return LoadedLatent(name, None, parts.config, latent, parts.prints["latent"], parts.prints["decoder"])
