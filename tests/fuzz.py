@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from conftest import TINY_KL, TINY_NORMAL, TINY_VQ, TINY_VQ_PRIOR, noise_picture, tiny_model
@@ -36,6 +37,7 @@ from latentzip.container import (
     Container,
     Flag,
     Header,
+    Index,
     PayloadKind,
     pack,
     parse,
@@ -144,10 +146,18 @@ def samples() -> list[Sample]:
             found += [(model, parse(file)) for file in files]
         found.append((model, parse(encode_image(noise_picture(900, 700), model, 100))))
         found.append((model, parse(encode_image(adorned(), model))))
-        tiled = replace(found[-3][1].header, flags=Flag.TILED)
-        found.append((model, Container(tiled, (Chunk(ChunkType.TILES, TILES.pack(3, 1)), *found[-3][1].chunks))))
+        found.append((model, parse(in_code_tiles(model))))
+        tiled = replace(found[-4][1].header, flags=Flag.TILED)
+        found.append((model, Container(tiled, (Chunk(ChunkType.TILES, TILES.pack(3, 1)), *found[-4][1].chunks))))
     assert {container.header.kind for _, container in found} == set(PayloadKind)
     return found
+
+
+def in_code_tiles(model: LoadedEncoder) -> bytes:
+    """A file of several code tiles, with an index."""
+    names = ("MOST_WITH_PRIOR", "MOST_WITHOUT")
+    with patch.multiple("latentzip.payload.tiles", **dict.fromkeys(names, 4)):
+        return encode_image(noise_picture(90, 70), model, 100)
 
 
 def adorned() -> Picture:
@@ -188,7 +198,11 @@ def mutated(container: Container, rng: random.Random) -> Container:
                 pass
     if rng.random() < 0.03:
         header = replace(header, kind=rng.choice(list(PayloadKind)))
-    return Container(header, tuple(Chunk(ChunkType.SCAN, bytes(scan)) for scan in scans[:255]))
+    chunks = [Chunk(ChunkType.SCAN, bytes(scan)) for scan in scans[:255]]
+    if container.index is not None:
+        tile = container.index.tile if rng.random() < 0.9 else (rng.randrange(1, 30), rng.randrange(1, 30))
+        chunks.insert(0, Index(tile, tuple(map(len, scans[:255]))).pack())
+    return Container(header, tuple(chunks))
 
 
 def fuzz(count: int, seed: int) -> Iterator[str]:
