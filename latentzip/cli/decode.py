@@ -25,6 +25,7 @@ from latentzip.cli.options import (
     bounds_of,
     check_existing,
     check_streams,
+    wait_asleep,
 )
 from latentzip.container import check_signature, parse, parse_file
 from latentzip.files import STREAM, open_bytes, read_bytes
@@ -99,6 +100,7 @@ def decode(
         check_output_wishes(format_for(job.target), quality, depth)
     if not plan.jobs:
         return batch.account()
+    wait_asleep()
     from latentzip.api import decode_picture
 
     def work(job: Job) -> Outcome:

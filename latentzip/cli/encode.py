@@ -24,6 +24,7 @@ from latentzip.cli.options import (
     bounds_of,
     check_existing,
     check_streams,
+    wait_asleep,
 )
 from latentzip.container import DEFAULT_QUALITY, MAX_QUALITY
 from latentzip.files import read_bytes
@@ -114,6 +115,7 @@ def encode(
     batch = Batch("encoded", plan, as_json=as_json, quiet=quiet, overwrite=force, workers=jobs)
     if not plan.jobs:
         return batch.account()
+    wait_asleep()
     from latentzip.api import encode_picture, load_model
 
     loaded = load_model(model, device.value)

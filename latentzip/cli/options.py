@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import os
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -81,6 +82,14 @@ def bounds_of(tile: int | None, memory: str | None) -> Bounds:
     if tile is not None and memory is not None:
         raise typer.BadParameter("--memory chooses --tile: give one of them")
     return Bounds(tile, parse_size(memory, "--memory") if memory is not None else None)
+
+
+def wait_asleep() -> None:
+    """To be called before torch is imported: its threads sleep while they wait for each other.
+
+    Otherwise they keep their cores busy, which where other programs share them makes decoding three times as slow.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def torch_device(choice: Device) -> "torch.device":
