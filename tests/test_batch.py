@@ -156,6 +156,7 @@ def at(number, then, real):
         return real(*arguments)
     return call
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job begins without
 def stop(): os.kill(os.getpid(), number)
 def stop_and_stay(): stop(); threading.Event().wait()
 
