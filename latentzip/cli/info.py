@@ -1,5 +1,6 @@
 """`latentzip info`: what a file says of itself. No torch."""
 
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ KIND_NAMES = {
     PayloadKind.KL_ADAPTIVE: "KL latent, adaptively coded",
     PayloadKind.KL_HALF: "KL latent, half precision",
 }
+MOST_LISTED = 4  # chunks of a type, by themselves
 CHUNK_NAMES: dict[int, str] = {member.value: member.name for member in ChunkType}
 
 
@@ -80,13 +82,21 @@ def describe(data: bytes) -> Record:
     }
 
 
+def _several(name: str, sizes: list[int]) -> str:
+    """Chunks of a type: each, or of many, as the scans of a tiled latent are, all together."""
+    if len(sizes) > MOST_LISTED:
+        return f"{len(sizes)} {name} {human_size(sum(sizes))}"
+    return ", ".join(f"{name} {human_size(size)}" for size in sizes)
+
+
 def _for_people(record: Record) -> str:
     model = record["model"] or "unknown"
     if not record["built_in"]:
         model += f", not built in (latent space {record['latent_fingerprint']})"
     elif not record["same_decoder"]:
         model += ", with another decoder than the one here"
-    chunks = ", ".join(f"{chunk['type']} {human_size(chunk['bytes'])}" for chunk in record["chunks"])
+    alike = groupby(record["chunks"], key=lambda chunk: chunk["type"])
+    chunks = ", ".join(_several(name, [chunk["bytes"] for chunk in group]) for name, group in alike)
     setting = next((f", {name} {record[name]}" for name in ("stages", "quality") if name in record), "")
     picture = [f"{record['width']}x{record['height']}", "greyscale" if record["greyscale"] else "RGB"]
     picture += [name for name in ("alpha", "exif", "xmp") if record[name]]

@@ -16,8 +16,9 @@ STRIP_BYTES = 16 << 20
 TILE_FROM, TILE_SIDE = 1024 * 1024, 512
 
 # Largest resident memory of the whole command, as it was measured (docs/coding.md): that of a small picture, what each
-# pixel adds, and how many times its activations a strip or tile takes.
-BASE_BYTES, PIXEL_BYTES, COPIES = 360 << 20, 22, 8
+# pixel adds, what each pixel of a code tile does, and how many times its activations a strip or tile takes.
+BASE_BYTES, PIXEL_BYTES, COPIES = 360 << 20, 10, 8
+CODED_BYTES, MOST_CODED = 18, 3072**2
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def _affordable_side(config: PublicConfig, size: Size, memory: int) -> int:
 
 def _left(memory: int, size: Size, least: int) -> int:
     """What the networks may take when the picture has its part. Raises LatentzipError for less than `least`."""
-    fixed = BASE_BYTES + PIXEL_BYTES * size[0] * size[1]
+    pixels = size[0] * size[1]
+    fixed = BASE_BYTES + PIXEL_BYTES * pixels + CODED_BYTES * min(pixels, MOST_CODED)
     if fixed + least > memory:
         needed = -(-(fixed + least) // 10**6)
         raise LatentzipError(
