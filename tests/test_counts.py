@@ -15,7 +15,10 @@ from latentzip.entropy.counts import MOST_CODES, decode_counted, encode_counted
 from latentzip.errors import FormatError
 from latentzip.models.autoencoder import VqLatent
 from latentzip.payload import parse_payload
+from latentzip.payload.scans import Payload
+from latentzip.payload.tiles import pack_tiles
 from latentzip.payload.vq import pack_vq
+from latentzip.tiling import Window
 from latentzip.zoo.loading import load_latent
 
 
@@ -49,12 +52,18 @@ def alike_or_not(latent: VqLatent, *, alike: bool) -> torch.Tensor:
     return vectors.T.reshape(1, -1, 48, 40)
 
 
+def shortest(payloads: list[Payload]) -> Payload:
+    """That which a file gets, see `pack_tiles`."""
+    kind, _ = pack_tiles([Window(0, 0, 1, 1)], lambda _tile: payloads)
+    return next(payload for payload in payloads if payload.kind == kind)
+
+
 @pytest.mark.parametrize("alike", [True, False])
 def test_the_shorter_coding_is_taken(alike: bool) -> None:
     latent = tiny_model(FULL).latent
     assert isinstance(latent, VqLatent)
     y = alike_or_not(latent, alike=alike)
-    payload = pack_vq(latent, y, FULL.stages, 4)
+    payload = shortest(pack_vq(latent, y, FULL.stages, 4))
     assert payload.kind == (PayloadKind.VQ_COUNTED if alike else PayloadKind.VQ_FIXED)
     parsed = parse_payload(payload.kind, latent, payload.scans, (48, 40))
     assert torch.equal(parsed.symbols, payload.symbols)
@@ -68,6 +77,6 @@ def test_the_shorter_coding_is_taken(alike: bool) -> None:
 def test_a_real_picture_of_one_colour_is_counted(tmp_path: Path, tiny_weights: dict[str, Path]) -> None:
     latent = load_latent(tiny_weights["vq"]).latent
     assert isinstance(latent, VqLatent)
-    payload = pack_vq(latent, torch.zeros(1, TINY_VQ.latent_channels, 30, 30), TINY_VQ.stages, 4)
+    payload = shortest(pack_vq(latent, torch.zeros(1, TINY_VQ.latent_channels, 30, 30), TINY_VQ.stages, 4))
     assert payload.kind == PayloadKind.VQ_COUNTED
     assert sum(map(len, payload.scans)) < 300 * TINY_VQ.stages

@@ -366,7 +366,7 @@ def test_two_processes_train_as_one(photographs: Path, tmp_path: Path, config: A
     (tmp_path / "config.json").write_text(config_to_json(config))
     command = ["-m", "latentzip", "train", "--data", str(photographs), "--config", str(tmp_path / "config.json")]
     command += ["--max-steps", "12", "--batch", "4", "--crop", "64", "--precision", "fp32", "--perceptual", "none"]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     alone = ["--disc-weight", "0"]
     for name, prefix, options in (("one", [], alone), ("two", launcher, alone), ("full", launcher, [])):
         result = subprocess.run(

@@ -58,7 +58,7 @@ def decode(
     ] = None,
     quality: Annotated[
         int | None,
-        typer.Option("-q", "--quality", min=1, max=100, help="Of jpg, webp, avif. [default: 95; webp loses nothing]"),
+        typer.Option("-q", "--quality", min=1, max=100, help="Of jpg, webp, avif.", show_default="95; webp: lossless"),
     ] = None,
     bit_depth: Annotated[
         BitDepth, typer.Option("--bit-depth", help="Of a sample; 16, for png and tiff, has the decoder's finer levels.")

@@ -56,7 +56,12 @@ def encode(
     quality: Annotated[
         int | None,
         typer.Option(
-            "-q", "--quality", min=1, max=MAX_QUALITY, help=f"1 (smallest) to 100 (best). [default: {DEFAULT_QUALITY}]"
+            "-q",
+            "--quality",
+            min=1,
+            max=MAX_QUALITY,
+            help="1 (smallest) to 100 (best).",
+            show_default=str(DEFAULT_QUALITY),
         ),
     ] = None,
     bpp: Annotated[

@@ -56,12 +56,13 @@ def _option(help: str, panel: str, **limits: Any) -> Any:
 def train(
     data: Annotated[Path, typer.Option("--data", help="Folder with pictures, read recursively.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for checkpoints, log and model. [default: a new one in runs/]")
+        Path | None,
+        typer.Option("--out", help="Folder for checkpoints, log and model.", show_default="a new one in runs/"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with its settings.")] = False,
     init: Annotated[
         str | None,
-        _option("A model to start from, or pca or random. [default: the default model, or pca for a new one]", START),
+        _option("A model to start from, or pca or random.", START, show_default="the default model; pca for a new one"),
     ] = None,
     train_parts: Annotated[
         Parts | None,
@@ -98,7 +99,7 @@ def train(
         float | None, _option("Of the learning rate, for a VQ model's encoder.", OBJECTIVE, min=0)
     ] = None,
     codebook_decay: Annotated[float | None, _option("Of the codes' averages.", OBJECTIVE, min=0, max=1)] = None,
-    max_minutes: Annotated[float | None, _option("End of the run. [default: 30]", RUN, min=0)] = None,
+    max_minutes: Annotated[float | None, _option("End of the run.", RUN, min=0, show_default="30")] = None,
     max_steps: Annotated[int | None, _option("End of the run.", RUN, min=1)] = None,
     batch: Annotated[int | None, _option("Crops in a step.", RUN, min=1)] = None,
     crop: Annotated[int | None, _option("Side of a crop in pixels.", RUN, min=64)] = None,
