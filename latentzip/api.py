@@ -186,13 +186,25 @@ def encode(
     return encode_picture(take_image(image, alpha=alpha, metadata=metadata), loaded, settings).data
 
 
-def decode(data: bytes, *, model: ModelSource = None, device: str = "auto", partial: bool = False) -> Image.Image:
+def decode(
+    data: bytes,
+    *,
+    model: ModelSource = None,
+    device: str = "auto",
+    partial: bool = False,
+    box: tuple[int, int, int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
     """The bytes of a .lz file -> Pillow's image: mode L, LA, RGB or RGBA, `info` with icc_profile, exif and xmp.
 
     model: weights for a file whose own are neither built in nor in the cache. `partial`: show what has arrived of a
-    file that was cut short. May be called from several threads at once. Raises FormatError or ModelError.
+    file that was cut short. box: that part alone, left, upper, right and lower in pixels as `Image.crop` takes them.
+    max_pixels: refuse to decode more. May be called from several threads at once. Raises FormatError or ModelError.
     """
-    return to_image(decode_picture(parse(data, partial=partial), model, device, partial=partial).picture)
+    region = None if box is None else Window(box[1], box[0], box[3], box[2])
+    container = parse(data, partial=partial)
+    decoded = decode_picture(container, model, device, partial=partial, region=region, max_pixels=max_pixels)
+    return to_image(decoded.picture)
 
 
 def _nothing() -> None:

@@ -32,6 +32,21 @@ def test_there_and_back(tiny_weights: dict[str, Path]) -> None:
     assert (header.width, header.height, header.mode) == (97, 63, "RGB")
 
 
+def test_a_box_is_what_crop_would_give(tiny_weights: dict[str, Path]) -> None:
+    image = PHOTO.convert("RGBA")
+    image.putalpha(image.getchannel("R"))
+    data = latentzip.encode(image, model=tiny_weights["kl"], quality=100)
+    whole, box = latentzip.decode(data, model=tiny_weights["kl"]), (20, 5, 71, 40)
+    part = latentzip.decode(data, model=tiny_weights["kl"], box=box)
+    assert (part.mode, part.size) == ("RGBA", (51, 35))
+    assert part.tobytes() == whole.crop(box).tobytes()
+    for outside in ((0, 0, 98, 10), (-1, 0, 5, 5), (5, 5, 5, 9), (9, 9, 5, 5)):
+        with pytest.raises(FormatError, match="does not lie within it"):
+            latentzip.decode(data, model=tiny_weights["kl"], box=outside)
+    with pytest.raises(FormatError, match="more than is safe"):
+        latentzip.decode(data, model=tiny_weights["kl"], max_pixels=1000)
+
+
 @pytest.mark.parametrize(
     "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "I;16", "F"]
 )
