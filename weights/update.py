@@ -10,8 +10,7 @@ import shutil
 from pathlib import Path
 
 from latentzip.bench.metrics import trained_on
-from latentzip.models.config import AutoencoderConfig
-from latentzip.zoo.checkpoints import MODEL_NAME, read_metadata
+from latentzip.zoo.checkpoints import MODEL_NAME, read_config, read_metadata
 
 FOLDER = Path(__file__).parent
 
@@ -27,7 +26,7 @@ def main() -> None:
     target = FOLDER / f"{arguments.name}.safetensors"
     shutil.copyfile(arguments.run / MODEL_NAME, target)
     metadata = read_metadata(target)
-    config = AutoencoderConfig.from_json(metadata["config"])
+    config = read_config(target)
 
     path = FOLDER / "manifest.json"
     manifest = json.loads(path.read_text()) if path.exists() else {"default": arguments.name, "models": {}}
