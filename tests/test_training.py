@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,26 @@ def test_a_run_leaves_a_model_that_encodes(
     for text in (card, read_metadata(tmp_path / MODEL_NAME)["settings"]):
         assert vgg_file.name in text
         assert str(vgg_file.parent) not in text  # where it lay is nobody's business
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_does_the_same(
+    photographs: Path, vgg_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch._inductor.config.fallback_random", True)  # the same noise
+    settings = dataclasses.replace(SETTINGS, perceptual=str(vgg_file), precision="fp32", disc_weight=0.0, max_steps=2)
+    for compiled in (False, True):
+        run(photographs, tmp_path / str(compiled), TINY_KL, dataclasses.replace(settings, compile=compiled))
+    plain, compiled_log = (log(tmp_path / str(compiled), "train")[-1] for compiled in (False, True))
+    for name in ("total", "perceptual", "bpp"):
+        assert compiled_log[name] == pytest.approx(plain[name], rel=1e-3)
+
+
+def test_a_missing_compiler_is_said(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    with pytest.raises(TrainingError, match="install a C\\+\\+ compiler, or leave --compile out"):
+        run(photographs, tmp_path, TINY_KL, dataclasses.replace(ALONE, compile=True))
 
 
 @pytest.mark.slow

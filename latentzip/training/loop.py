@@ -67,11 +67,13 @@ class Trainer:
             self.discriminator_optimizer = torch.optim.AdamW(
                 self.discriminator.parameters(), lr=settings.disc_learning_rate, betas=(0.5, 0.9), weight_decay=0.0
             )
-        self.forward: nn.Module = self.model
+        self.forward: Callable[..., Any] = self.model
         self.judge: nn.Module | None = self.discriminator
         if self.world.size > 1:
             self.forward = DistributedDataParallel(self.model)
             self.judge = self.discriminator and DistributedDataParallel(self.discriminator)
+        if settings.compile:
+            self.forward = torch.compile(self.forward)
         self.averages = {name: p.detach().clone() for name, p in model.state_dict().items()}
         self.step = 0
         self.seconds = 0.0
@@ -88,7 +90,7 @@ class Trainer:
         tally = _Tally()
         epoch_steps = max(1, round(len(pictures.train) / s.batch))
         ready = batches(pictures.train, self.step, s.batch, s.crop, s.seed)
-        with contextlib.closing(ready), _signals_to(self._on_signal), _memory_errors_explained(s):
+        with contextlib.closing(ready), _signals_to(self._on_signal), _failures_explained(s):
             started, before = time.monotonic(), self.seconds
             logged = saved = self.seconds  # by the clock that all processes share, so that they report together
             share = self.world.share(s.batch)
@@ -305,10 +307,15 @@ def _signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
 
 
 @contextlib.contextmanager
-def _memory_errors_explained(settings: TrainSettings) -> Iterator[None]:
+def _failures_explained(settings: TrainSettings) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        from torch._dynamo.exc import BackendCompilerFailed  # slow to import, and seldom needed
+
+        if isinstance(error, BackendCompilerFailed):
+            reason = str(error).splitlines()[0]
+            raise TrainingError(f"--compile: {reason}: install a C++ compiler, or leave --compile out") from None
         if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(error):
             raise
         smaller = f"--batch {max(1, settings.batch // 2)}"

@@ -56,6 +56,8 @@ class Objective:
         self.settings = settings
         self.lambdas = lambdas
         self.perceptual = perceptual
+        # of parts, all of one size; whole pictures, in validation, are of many
+        self.perceptual_of_parts = perceptual and torch.compile(perceptual) if settings.compile else perceptual
         self.discriminator = discriminator
         self.crops = max(1, settings.perceptual_crops // processes)
 
@@ -139,7 +141,7 @@ class Objective:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """L_rec: the pixels' distance, and that of the features."""
         s = self.settings
-        with_perceptual = self.perceptual is not None and progress >= s.perceptual_start
+        with_perceptual = self.perceptual_of_parts is not None and progress >= s.perceptual_start
         share = s.reconstruction_share if with_perceptual else 1.0
         balance = self._relative(weight, -BALANCE_POWER)
         difference = (x_hat - x) * 127.5
@@ -152,9 +154,9 @@ class Objective:
             total = (share * balance * weight * reconstruction).mean()
         perceptual = x.new_zeros(())
         if with_perceptual:
-            assert self.perceptual is not None
+            assert self.perceptual_of_parts is not None
             with s.autocast(x.device):
-                distance = self.perceptual(parts.of(x_hat), parts.of(x))
+                distance = self.perceptual_of_parts(parts.of(x_hat), parts.of(x))
             relative = (balance * self._relative(weight, PERCEPTUAL_POWER))[parts.chosen]
             total = total + s.perceptual_weight * (relative * distance).mean()
             perceptual = distance.mean()

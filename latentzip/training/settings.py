@@ -24,6 +24,7 @@ class TrainSettings:
     batch: int = 12  # crops a step, over all processes
     crop: int = 192
     precision: Literal["bf16", "fp32"] = "bf16"  # of the networks' products; weights and losses are in float32
+    compile: bool = False  # the networks by torch.compile: a minute at the start, faster steps
     seed: int = 0
     learning_rate: float = 4e-4
     schedule: Literal["cosine", "constant"] = "cosine"
