@@ -1,6 +1,11 @@
 """The built-in weights are what the manifest and their cards say."""
 
 import hashlib
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +15,9 @@ from safetensors.torch import save_file
 from latentzip.codec import encode_image
 from latentzip.container import parse
 from latentzip.errors import ModelError
+from latentzip.training.settings import TrainSettings
 from latentzip.zoo import loading
-from latentzip.zoo.checkpoints import fingerprint, read_tensors, save_weights
+from latentzip.zoo.checkpoints import MODEL_NAME, fingerprint, read_tensors, save_weights
 from latentzip.zoo.loading import load_decoder, load_encoder, weights_for
 from latentzip.zoo.registry import built_in, find_by_fingerprint
 
@@ -29,6 +35,31 @@ def test_the_manifest_is_true() -> None:
         assert decoder.decoder_fingerprint == entry.decoder_fingerprint
         assert (decoder.config.regularizer, decoder.config.factor) == (entry.regularizer, entry.factor)
         assert find_by_fingerprint(entry.latent_fingerprint, b"none") == entry
+
+
+def test_a_run_becomes_a_built_in_model(
+    tmp_path: Path, tiny_weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`weights/update.py` as its own help says, and with a run that is none: then nothing is replaced."""
+    script = Path(__file__).parents[1] / "weights" / "update.py"
+    run, weights = tmp_path / "run", tmp_path / "weights"
+    run.mkdir()
+    weights.mkdir()
+    shutil.copy(script, weights)
+    tensors = read_tensors(tiny_weights["vq"], ["encoder", "latent", "decoder"])
+    config = load_decoder(tiny_weights["vq"], torch.device("cpu")).config
+    notes = {"steps": "1", "minutes": "1", "settings": TrainSettings(max_steps=1).to_public_json()}
+    save_weights(run / MODEL_NAME, config, tensors, notes)
+    monkeypatch.setattr(sys, "argv", ["update.py", str(run), "tiny", "--summary", "for a test"])
+    runpy.run_path(str(weights / "update.py"), run_name="__main__")
+    entry = json.loads((weights / "manifest.json").read_text())["models"]["tiny"]
+    data = (weights / entry["file"]).read_bytes()
+    assert data == (run / MODEL_NAME).read_bytes()
+    assert (entry["sha256"], entry["regularizer"]) == (hashlib.sha256(data).hexdigest(), "vq")
+    (run / MODEL_NAME).write_bytes(b"no model")
+    with pytest.raises(ModelError):
+        runpy.run_path(str(weights / "update.py"), run_name="__main__")
+    assert (weights / entry["file"]).read_bytes() == data
 
 
 def test_decoding_reads_no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from latentzip.api import decode, encode
 from latentzip.bench.baselines import BASELINES
+from latentzip.bench.worker import nearest_setting
 from latentzip.images import read_image
 
 SIDE, SCALE, CAPTION = 160, 2, 16
@@ -35,7 +36,7 @@ def _row(path: str, corner: str, model: str, bpp: float) -> Image.Image:
     original = Image.fromarray(picture.pixels)
     ours = encode(original, bpp=bpp, model=model)
     avif = BASELINES["avif"]
-    theirs = min((avif.encode(picture, q) for q in avif.choices), key=lambda data: abs(len(data) - len(ours)))
+    theirs = avif.encode(picture, nearest_setting(len(ours), avif.choices, lambda q: avif.encode(picture, q)))
     x, y = map(int, corner.split(","))
     row = Image.new("RGB", (3 * SIDE * SCALE, SIDE * SCALE + CAPTION), "white")
     columns = (

@@ -23,11 +23,8 @@ def main() -> None:
     parser.add_argument("--summary")
     arguments = parser.parse_args()
 
-    target = FOLDER / f"{arguments.name}.safetensors"
-    shutil.copyfile(arguments.run / MODEL_NAME, target)
-    metadata = read_metadata(target)
-    config = read_config(target)
-
+    source, target = arguments.run / MODEL_NAME, FOLDER / f"{arguments.name}.safetensors"
+    metadata, config = read_metadata(source), read_config(source)  # before anything is replaced
     path = FOLDER / "manifest.json"
     manifest = json.loads(path.read_text()) if path.exists() else {"default": arguments.name, "models": {}}
     if arguments.default:
@@ -35,7 +32,7 @@ def main() -> None:
     old = manifest["models"].get(arguments.name, {})
     manifest["models"][arguments.name] = {
         "file": target.name,
-        "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
         "latent_fingerprint": metadata["latent_fingerprint"],
         "decoder_fingerprint": metadata["decoder_fingerprint"],
         "regularizer": config.regularizer,
@@ -45,6 +42,7 @@ def main() -> None:
         # what earlier runs were trained on stays; begin anew by hand after a random start
         "trained_on": sorted(trained_on(json.loads(metadata["settings"]), old.get("trained_on", []))),
     }
+    shutil.copyfile(source, target)
     path.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
     print(f"{target}: {metadata['steps']} steps, {metadata['minutes']} minutes")
 
