@@ -228,6 +228,7 @@ def test_a_plugin_that_is_not_installed(
         (["--plot", "curves.gif"], 2, "curves.gif: plots are written as .png, .svg, .pdf"),
         (["--html", "nowhere/page.html"], 1, "the folder nowhere does not exist"),
         (["--vgg", "missing.safetensors"], 1, "missing.safetensors: cannot be read"),
+        (["--vgg", __file__], 1, "cannot be read as a VGG16 trunk"),
         (["--speed", "--csv", "table.csv"], 2, "--speed gives tables"),
         (["-m", "kl-f99"], 1, "kl-f99: neither a built-in model"),
     ],

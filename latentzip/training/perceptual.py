@@ -79,8 +79,7 @@ class VggDistance(FeatureDistance):
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:
             raise TrainingError(
-                f"{path}: cannot be read as a VGG16 trunk ({error}): give its safetensors file, or --perceptual"
-                f" {EFFICIENTNET}"
+                f"{path}: cannot be read as a VGG16 trunk ({error}): give its safetensors file, see docs/training.md"
             ) from None
         names = [f"conv{block}_{i}" for block, n in enumerate(self.BLOCKS, 1) for i in range(1, n + 1)]
         missing = [f"{n}.{part}" for n in names for part in ("weight", "bias") if f"{n}.{part}" not in tensors]
