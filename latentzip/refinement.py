@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from latentzip.images import Pixels
-from latentzip.models.autoencoder import Autoencoder, KlLatent, straight_through_round
+from latentzip.models.autoencoder import Autoencoder, KlLatent, straight_through
 from latentzip.models.pictures import to_tensor
 from latentzip.models.prior import CERTAIN, bits, coded_index
 
@@ -99,21 +99,25 @@ def _forward(model: Autoencoder, v: Tensor, rate: Tensor, generator: torch.Gener
     """v: (1, C, h, w) in steps -> bits in all, reconstruction (1, 3, H, W), with noise for rounding."""
     assert isinstance(model.latent, KlLatent)
     prior = model.latent.prior
-    hyperlatent = straight_through_round(model.analysis(v).float())
-    total = bits(hyperlatent, 0.0, prior.hyper_index[:, None, None]).sum()
+    z = model.analysis(v).float()
     noise = torch.rand(v.shape, generator=generator).to(v.device) - 0.5
-    noisy = iter([group for group in torch.split(v + noise, list(prior.groups), 1) for _ in range(2)])
+    parts = (z, *torch.split(v + noise, list(model.config.prior_groups), 1))
+    values_of_passes = iter([part for part in parts for _ in range(2)])
+    total = v.new_zeros(())
 
     def code(mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
         nonlocal total
         mean, index = mean.float(), index.float()
-        symbols = next(noisy) - mean
+        values = next(values_of_passes)
+        symbols = values - mean
+        if values is z:  # few, and far from noise: rounded, with the gradient of the identity
+            symbols = straight_through(symbols, torch.round(symbols))
         coded = coded_index(index) > CERTAIN
         symbols = torch.where(coded, symbols, 0.0)
         total = total + (bits(symbols, 0.0, index) * (mask & coded)).sum()
         return mean + symbols
 
-    values = prior.sweep(hyperlatent, (v.shape[2], v.shape[3]), code)
+    values = prior.sweep(rate, (v.shape[2], v.shape[3]), code)
     return total, model.decoder(values / model.latent.gain(rate), rate).float()
 
 

@@ -57,6 +57,10 @@ def tiny_model(config: AutoencoderConfig, seed: int = 0) -> Autoencoder:
         if isinstance(model.latent, KlLatent):
             model.latent.log_gain.copy_(torch.linspace(-1, 1, config.gain_knots)[:, None].expand(-1, 8))
             model.latent.prior.start_at(torch.full((config.latent_channels,), 2.0))
+            # as in a trained one, no layer is zero, and the rate tells something
+            model.latent.prior.rate[2].weight *= 20
+            for context in model.latent.prior.contexts:
+                torch.nn.init.normal_(context.block.second.weight, std=0.3)  # type: ignore[union-attr,arg-type]
         elif isinstance(model.latent, VqLatent) and model.latent.prior is not None:
             for parameter in model.latent.prior.parameters():  # its last layers begin at zero
                 parameter += 0.1 * torch.randn_like(parameter)

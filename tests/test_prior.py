@@ -5,6 +5,7 @@ import torch
 from conftest import TINY_KL, tiny_model
 from torch import nn
 
+from latentzip.models.autoencoder import KlLatent
 from latentzip.models.exact import (
     LIMIT,
     UNIT,
@@ -18,12 +19,20 @@ from latentzip.models.exact import (
     upsampled,
 )
 from latentzip.models.exact_prior import ExactHyperPrior
-from latentzip.models.prior import SCALE_MAX, SCALE_MIN, HyperPrior, bits, checkerboard, index_of_scale, scale_of_index
+from latentzip.models.prior import (
+    SCALE_MAX,
+    SCALE_MIN,
+    HyperPrior,
+    bits,
+    checkerboard,
+    index_of_scale,
+    scale_of_index,
+)
 
 
 def prior() -> HyperPrior:
     latent = tiny_model(TINY_KL).latent
-    assert hasattr(latent, "prior")
+    assert isinstance(latent, KlLatent)
     return latent.prior
 
 
@@ -118,77 +127,97 @@ def test_extreme_inputs_stay_exact() -> None:
     assert (units(torch.tensor([1e9, -1e9, 0.00048828125, -0.3])) == torch.tensor([LIMIT, -LIMIT, 1.0, -307.0])).all()
 
 
-def test_the_exact_prior_says_what_the_trained_one_does() -> None:
+# in the order of the sweep: hyperlatent, then the groups
+PARTS = (TINY_KL.hyper_channels, *TINY_KL.prior_groups)
+
+
+def side_of_part(part: int, size: tuple[int, int]) -> tuple[int, int]:
+    return size if part else (-(-size[0] // 4), -(-size[1] // 4))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4, 1.0])
+def test_the_exact_prior_says_what_the_trained_one_does(rate: float) -> None:
     """In the same order: means to a sixteenth, scale indices rounded, but for the rounding of activations."""
     trained = prior()
     exact = ExactHyperPrior(trained)
     size = (9, 14)
     torch.manual_seed(0)
-    values = torch.randint(-9, 10, (TINY_KL.latent_channels, *size)).float()
-    hyperlatent = torch.randint(-3, 4, (1, TINY_KL.hyper_channels, 3, 4)).float()
-    groups = torch.split(values, list(TINY_KL.prior_groups))
+    parts = [torch.randint(-9, 10, (c, *side_of_part(p, size))).float() for p, c in enumerate(PARTS)]
     expected: list[torch.Tensor] = []
 
     def follow(mean: torch.Tensor, index: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         expected.append(torch.stack([mean, index])[:, 0, :, mask])
-        return groups[(len(expected) - 1) // 2][None]
+        return parts[(len(expected) - 1) // 2][None]
 
-    trained.sweep(hyperlatent, size, follow)
+    trained.sweep(torch.tensor([rate]), size, follow)
     passes = iter(expected)
 
-    def compare(group: int, positions: torch.Tensor, mean: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    def compare(part: int, positions: torch.Tensor, mean: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         wanted = next(passes)
         assert (mean - wanted[0]).abs().max() < 1 / 32 + 0.02
         assert (mean * 16 == (mean * 16).round()).all()
         assert (index - wanted[1].clamp(0, 63)).abs().max() < 0.5 + 0.02
-        return groups[group].flatten(1)[:, positions].double()
+        return parts[part].flatten(1)[:, positions].double()
 
-    coded = exact.sweep(hyperlatent[0].permute(1, 2, 0).double(), size, compare)
+    coded = exact.sweep(rate, size, compare)
     assert next(passes, None) is None
-    assert torch.equal(coded.T.view_as(values), values)
+    assert torch.equal(coded.T.unflatten(1, size), torch.cat(parts[1:]))
+
+
+def test_the_prior_knows_the_rate() -> None:
+    said: list[torch.Tensor] = []
+
+    def code(_part: int, _positions: torch.Tensor, mean: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        said.append(torch.cat([mean, index]))
+        return mean
+
+    for rate in (0.0, 1.0):
+        ExactHyperPrior(prior()).sweep(rate, (8, 8), code)
+    half = len(said) // 2
+    assert not torch.equal(said[0], said[half]), "the hyperlatent"
+    assert not torch.equal(said[-1], said[half - 1]), "the last group"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 7), (8, 3)])
 def test_the_sweep_visits_every_value_once(size: tuple[int, int]) -> None:
-    seen = torch.zeros(TINY_KL.latent_channels, *size)
+    seen = [torch.zeros(c, *side_of_part(p, size)) for p, c in enumerate(PARTS)]
     model = prior()
-    channel = iter([(0, 3), (0, 3), (3, 8), (3, 8)])
+    part = iter([p for p in range(len(PARTS)) for _ in range(2)])
 
     def code(mean: torch.Tensor, index: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        first, last = next(channel)
-        assert mean.shape == index.shape == (1, last - first, *size)
-        seen[first:last, mask] += 1
+        this = seen[next(part)]
+        assert mean.shape == index.shape == (1, *this.shape)
+        this[:, mask] += 1
         return mean.detach()
 
-    hyperlatent = torch.zeros(1, TINY_KL.hyper_channels, -(-size[0] // 4), -(-size[1] // 4))
-    out = model.sweep(hyperlatent, size, code)
-    assert (seen == 1).all()
+    out = model.sweep(torch.zeros(1), size, code)
+    assert all((visits == 1).all() for visits in seen)
     assert out.shape == (1, TINY_KL.latent_channels, *size)
 
 
 def test_a_pass_knows_nothing_of_what_it_codes() -> None:
     """Causality: parameters must not depend on values that are coded in the same pass or later."""
     model = ExactHyperPrior(prior())
-    size, hyperlatent = (6, 6), torch.ones(2, 2, TINY_KL.hyper_channels, dtype=torch.float64)
+    passes = 2 * len(PARTS)
 
     def parameters(values: list[torch.Tensor]) -> list[torch.Tensor]:
         taken: list[torch.Tensor] = []
 
-        def code(group: int, positions: torch.Tensor, mean: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-            assert group == len(taken) // 2
+        def code(part: int, positions: torch.Tensor, mean: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+            assert part == len(taken) // 2
             taken.append(torch.cat([mean, index], 0))
             return values[len(taken) - 1].expand_as(mean)
 
-        model.sweep(hyperlatent, size, code)
+        model.sweep(0.5, (8, 8), code)
         return taken
 
-    base = [torch.full((1, 1), 3.0, dtype=torch.float64) for _ in range(4)]
+    base = [torch.full((1, 1), 3.0, dtype=torch.float64) for _ in range(passes)]
     reference = parameters(base)
-    for changed in range(4):
+    for changed in range(passes):
         values = list(base)
         values[changed] = values[changed] + 5
         result = parameters(values)
-        for step in range(4):
+        for step in range(passes):
             same = torch.equal(result[step], reference[step])
             assert same == (step <= changed), f"pass {step} and a change in pass {changed}"
 

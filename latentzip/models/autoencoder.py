@@ -144,25 +144,21 @@ class Autoencoder(nn.Module):
         """Rate by additive uniform noise, reconstruction by rounding with straight-through gradients."""
         gain = latent.gain(rate)
         v = y * gain
-        z = self.analysis(v).float()
-        z_coded = straight_through_round(z)
-        hyper_index = latent.prior.hyper_index[:, None, None]
-        total = bits(with_uniform_noise(z), 0.0, hyper_index).sum((1, 2, 3))
-
-        groups = torch.split(v, list(latent.prior.groups), 1)
-        targets = iter([group for group in groups for _ in range(2)])
+        parts = torch.split(v, list(self.config.prior_groups), 1)
+        parts = (self.analysis(v).float(), *parts)
+        targets = iter([part for part in parts for _ in range(2)])
         expected: list[tuple[Tensor, Tensor, Tensor]] = []
 
         def code(mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
-            mean, index = mean.float(), index.float()
-            expected.append((mean, index, mask))
-            return mean + straight_through_round(next(targets) - mean)
+            expected.append((mean.float(), index.float(), mask))
+            target = next(targets)
+            return straight_through(target, torch.round(target - expected[-1][0]) + expected[-1][0])
 
-        coded = latent.prior.sweep(z_coded, (v.shape[2], v.shape[3]), code)
-        passes = list(zip(expected[::2], expected[1::2], strict=True))
-        mean = torch.cat([torch.where(even, m1, m2) for (m1, _, even), (m2, _, _) in passes], dim=1)
-        index = torch.cat([torch.where(even, i1, i2) for (_, i1, even), (_, i2, _) in passes], dim=1)
-        total = total + bits(with_uniform_noise(v), mean, index).sum((1, 2, 3))
+        coded = latent.prior.sweep(rate, (v.shape[2], v.shape[3]), code)
+        total = torch.zeros_like(rate)
+        for part, (m1, i1, even), (m2, i2, _) in zip(parts, expected[::2], expected[1::2], strict=True):
+            cost = bits(with_uniform_noise(part), torch.where(even, m1, m2), torch.where(even, i1, i2))
+            total = total + cost.sum((1, 2, 3))
 
         pixels = y.shape[2] * y.shape[3] * self.config.factor**2
         x_hat = self.decoder(coded / gain, rate).float()
@@ -191,7 +187,7 @@ class Autoencoder(nn.Module):
         partial = codes.cumsum(1).permute(0, 1, 4, 2, 3).detach()  # (B, K, C, h, w): sums of the first 1..K codes
         quantized = partial[torch.arange(len(stages)), stages - 1]
         commitment = (y - quantized).square().sum(1).mean((1, 2))
-        x_hat = self.decoder(y + (quantized - y).detach(), rate).float()
+        x_hat = self.decoder(straight_through(y, quantized), rate).float()
         fixed_bits = (self.config.codebook_size - 1).bit_length()
         bpp = stages * fixed_bits / self.config.factor**2
         if latent.prior is not None:
@@ -201,9 +197,9 @@ class Autoencoder(nn.Module):
         return TrainingOutput(x_hat, bpp, commitment, torch.zeros_like(rate), y.detach(), indices)
 
 
-def straight_through_round(x: Tensor) -> Tensor:
-    """Round, with the gradient of the identity."""
-    return x + (torch.round(x) - x).detach()
+def straight_through(x: Tensor, coded: Tensor) -> Tensor:
+    """The values of `coded`, with x's gradient."""
+    return x + (coded - x).detach()
 
 
 def with_uniform_noise(x: Tensor) -> Tensor:

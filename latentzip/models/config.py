@@ -1,5 +1,6 @@
 """The one description of an autoencoder, from which every module is built and which travels inside its weights file."""
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ Prior = Literal["learned", "normal"]
 # but where the factor leaves no choice, and a linear transform of f x f pixels has at most 3 f f components.
 WIDTHS = {1: (32,), 2: (64,), 4: (64, 96), 8: (96, 192), 16: (96, 192), 32: (96, 192, 256)}
 CHANNELS = {1: 3, 2: 12, 4: 32, 8: 64, 16: 128, 32: 256}
+# Where the groups that the prior codes one after the other end, as parts of all channels. Small ones first: these carry
+# most of the bits, and tell most about the others.
+GROUP_ENDS = (16, 4, 2, 1)
 KL_LAMBDAS = (0.00012, 0.04)  # at factor 16 about 0.05 to 0.8 bpp
 # of latents for diffusion models, as in LDM (arXiv 2112.10752, table 8)
 NORMAL_CHANNELS = {1: 3, 2: 2, 4: 3, 8: 4, 16: 16, 32: 64}
@@ -43,7 +47,7 @@ class AutoencoderConfig:
     # Lagrangian weights at rates 0 and 1 of the squared error (8-bit units) against bits per pixel: what the rates mean
     lambdas: tuple[float, float] = (0.0003, 0.006)
     # KL: channel groups that the prior codes one after the other, its widths, and the knots of the gain curve
-    prior_groups: tuple[int, ...] = (32, 96)
+    prior_groups: tuple[int, ...] = (8, 24, 32, 64)
     hyper_channels: int = 64
     prior_width: int = 192
     gain_knots: int = 5
@@ -77,7 +81,7 @@ class AutoencoderConfig:
         if factor not in WIDTHS:
             raise ModelError(f"a factor of {factor} cannot be built: take 1, 2, 4, 8, 16 or 32")
         channels = (NORMAL_CHANNELS if prior == "normal" else CHANNELS)[factor]
-        first = -(-channels // 4)
+        ends = [0, *sorted({-(-channels // share) for share in GROUP_ENDS})]
         return cls(
             regularizer=regularizer,
             prior=prior,
@@ -85,7 +89,7 @@ class AutoencoderConfig:
             latent_channels=channels,
             widths=WIDTHS[factor],
             lambdas=KL_LAMBDAS if regularizer == "kl" and prior == "learned" else cls.lambdas,
-            prior_groups=(first, channels - first),
+            prior_groups=tuple(end - start for start, end in itertools.pairwise(ends)),
             index_width=128 if regularizer == "vq" else 0,
         )
 

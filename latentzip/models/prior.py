@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latentzip.models.blocks import zero_init
 from latentzip.models.config import AutoencoderConfig
 
 # Scales are powers of a constant ratio; 64 of them keep the loss against a continuous scale below 0.1 % of the bits.
 SCALES, SCALE_MIN, SCALE_MAX = 64, 0.11, 64.0
 LOG_RATIO = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
 HYPER_STRIDE = 4
+RATE_WIDTH = 32
 MEAN_BITS = 4  # means are coded in sixteenths of a step
 # Values with this scale index are what the prior expects, and are not coded: a deviation of 0.11 steps makes any other
 # symbol a matter of one in 100,000, and with kl-f16 a quarter to two fifths of all values are such.
@@ -32,14 +34,15 @@ def same(in_channels: int, out_channels: int, side: int) -> nn.Conv2d:
 
 
 class GroupContext(nn.Module):
-    """Mean and scale index of one channel group, from the hyperlatent, earlier groups and coded neighbours."""
+    """Mean and scale index of one channel group, from what is known everywhere, earlier groups and coded neighbours."""
 
-    def __init__(self, channels: int, earlier: int, width: int) -> None:
+    def __init__(self, channels: int, earlier: int, width: int, *, deep: bool) -> None:
         super().__init__()
-        self.hyper = same(width, width, 1)
+        self.features = same(width, width, 1)
         self.earlier = same(earlier, width, 3) if earlier else None
-        # 5x5 where it pays: the first group carries the low frequencies, whose neighbours tell most
+        # 5x5 where it pays: the first groups carry the low frequencies, whose neighbours tell most
         self.neighbours = same(channels, width, 3 if earlier else 5)
+        self.block = Block(width) if deep else None
         self.head = nn.Sequential(nn.ReLU(), same(width, width, 1), nn.ReLU(), same(width, 2 * channels, 1))
 
     @property
@@ -48,10 +51,19 @@ class GroupContext(nn.Module):
         assert isinstance(layer, nn.Conv2d)
         return layer
 
-    def known(self, hyper: Tensor, coded: list[Tensor]) -> Tensor:
+    def start_at(self, scales: Tensor) -> None:
+        """scales: (channels,), in steps."""
+        with torch.no_grad():
+            self.last.weight[len(scales) :] *= 0.3
+            assert self.last.bias is not None
+            self.last.bias[len(scales) :] = index_of_scale(scales)
+
+    def known(self, features: Tensor, coded: list[Tensor]) -> Tensor:
         """What is known of the group before its first pass: hidden activations (B, width, h, w)."""
-        hidden: Tensor = self.hyper(hyper)
-        return hidden + self.earlier(torch.cat(coded, dim=1)) if self.earlier is not None else hidden
+        hidden: Tensor = self.features(features)
+        if self.earlier is not None:
+            hidden = hidden + self.earlier(torch.cat(coded, dim=1))
+        return self.block(hidden) if self.block is not None else hidden
 
     def forward(self, known: Tensor, anchors: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean in steps and fractional scale index of a pass, (B, channels, h, w) each.
@@ -63,14 +75,29 @@ class GroupContext(nn.Module):
         return mean, index
 
 
+class Block(nn.Module):
+    """x + conv(relu(conv(relu(x)))), 3x3 to half of the channels and 1x1 back. It starts as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = same(channels, channels // 2, 3), zero_init(same(channels // 2, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.second(F.relu(self.first(F.relu(x))))
+        return out
+
+
 class HyperPrior(nn.Module):
-    """Probabilities for latents (B, C, h, w) in units of their quantisation step."""
+    """Probabilities for latents (B, C, h, w) in units of their quantisation step, and for their hyperlatents.
+
+    It knows the rate. The hyperlatent is coded as the latent's groups are, and nothing is known of it but the rate.
+    """
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         hyper, width = config.hyper_channels, config.prior_width
-        self.groups = config.prior_groups
-        self.hyper_index = nn.Parameter(index_of_scale(torch.ones(hyper)))
+        self.parts = (hyper, *config.prior_groups)
+        self.rate = nn.Sequential(same(1, RATE_WIDTH, 1), nn.ReLU(), same(RATE_WIDTH, width, 1))
         self.synthesis = nn.Sequential(
             same(hyper, 4 * hyper, 1),
             nn.PixelShuffle(2),
@@ -79,42 +106,47 @@ class HyperPrior(nn.Module):
             nn.PixelShuffle(2),
             nn.ReLU(),
             same(hyper, width, 3),
-            nn.ReLU(),
         )
+        self.hyper_context = GroupContext(hyper, 0, width, deep=False)
         self.contexts = nn.ModuleList(
-            GroupContext(group, sum(self.groups[:i]), width) for i, group in enumerate(self.groups)
+            GroupContext(group, sum(config.prior_groups[:i]), width, deep=True)
+            for i, group in enumerate(config.prior_groups)
         )
 
     def start_at(self, scales: Tensor) -> None:
         """Let every channel's scale start at `scales` (C,), in steps, so that the first steps are not lost on it."""
-        for context, part in zip(self.contexts, torch.split(scales, list(self.groups)), strict=True):
+        self.hyper_context.start_at(torch.ones(self.parts[0]))
+        for context, part in zip(self.contexts, torch.split(scales, list(self.parts[1:])), strict=True):
             assert isinstance(context, GroupContext)
-            with torch.no_grad():
-                context.last.weight[len(part) :] *= 0.3
-                assert context.last.bias is not None
-                context.last.bias[len(part) :] = index_of_scale(part)
+            context.start_at(part)
 
-    def sweep(self, hyperlatent: Tensor, size: tuple[int, int], code: CodePass) -> Tensor:
+    def sweep(self, rate: Tensor, size: tuple[int, int], code: CodePass) -> Tensor:
         """Code a latent pass by pass.
 
-        hyperlatent: (B, Ch, ceil(h/4), ceil(w/4)), coded; size: (h, w). `code` is called once a pass, in the order of
-        the file, with what the prior expects, and returns the coded values; those outside the mask are ignored.
-        Returns the whole coded latent (B, C, h, w).
+        rate: (B,) in [0, 1]; size: (h, w). `code` is called once a pass, in the order of the file, with what the prior
+        expects, and returns the coded values; those outside the mask are ignored. The first two passes are those of the
+        hyperlatent (B, Ch, ceil(h/4), ceil(w/4)). Returns the whole coded latent (B, C, h, w).
         """
         height, width = size
-        hyper = self.synthesis(hyperlatent)[:, :, :height, :width]
-        even = checkerboard(height, width, hyper.device)
+        of_rate = self.rate(rate.view(-1, 1, 1, 1))
+        hyper_size = (-(-height // HYPER_STRIDE), -(-width // HYPER_STRIDE))
+        hyperlatent = _both_passes(self.hyper_context, of_rate.expand(-1, -1, *hyper_size), [], code)
+        features = F.relu(self.synthesis(hyperlatent)[:, :, :height, :width] + of_rate)
         coded: list[Tensor] = []
         for context in self.contexts:
             assert isinstance(context, GroupContext)
-            known = context.known(hyper, coded)
-            mean, index = context(known)
-            anchors = code(mean, index, even)
-            anchors = torch.where(even, anchors, torch.zeros_like(anchors))
-            mean, index = context(known, anchors)
-            others = code(mean, index, ~even)
-            coded.append(torch.where(even, anchors, others))
+            coded.append(_both_passes(context, features, coded, code))
         return torch.cat(coded, dim=1)
+
+
+def _both_passes(context: GroupContext, features: Tensor, earlier: list[Tensor], code: CodePass) -> Tensor:
+    known = context.known(features, earlier)
+    even = checkerboard(known.shape[2], known.shape[3], known.device)
+    mean, index = context(known)
+    anchors = code(mean, index, even)
+    anchors = torch.where(even, anchors, torch.zeros_like(anchors))
+    mean, index = context(known, anchors)
+    return torch.where(even, anchors, code(mean, index, ~even))
 
 
 class HyperAnalysis(nn.Module):

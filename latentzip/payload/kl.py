@@ -10,7 +10,7 @@ from torch import Tensor
 from latentzip.container import PayloadKind
 from latentzip.entropy.coder import ESCAPE_LIMIT, SymbolDecoder, SymbolEncoder
 from latentzip.models.autoencoder import KlLatent
-from latentzip.models.prior import CERTAIN, HYPER_STRIDE
+from latentzip.models.prior import CERTAIN
 from latentzip.payload.scans import Parsed, Payload, check_scans, join_or_split, rate_of_level
 
 Step = tuple[NDArray[np.int32], NDArray[np.uint8]]  # symbols and their scale indices, (n,), channel by channel
@@ -23,27 +23,21 @@ def pack_kl(latent: KlLatent, v: Tensor, hyperlatent: Tensor, level: int, *, spl
     """
     prior = latent.exact
     size = (v.shape[2], v.shape[3])
-    groups = torch.split(v[0].permute(1, 2, 0).reshape(-1, latent.channels), list(prior.groups), 1)  # (h w, C) each
-    parts: list[list[Step]] = [[] for _ in groups]
+    groups = list(prior.parts[1:])
+    values = [hyperlatent[0].flatten(1), *torch.split(v[0].flatten(1), groups)]  # (C, h w) each
+    steps: list[list[Step]] = [[] for _ in groups]
 
-    def code(group: int, values: Tensor, mean: Tensor, index: Tensor) -> Tensor:
-        """values, mean, index: (C, n). Gives what the decoder will have."""
-        symbols = torch.round(values.double() - mean).clamp_(-ESCAPE_LIMIT, ESCAPE_LIMIT - 1)
+    def code(part: int, positions: Tensor, mean: Tensor, index: Tensor) -> Tensor:
+        """mean, index: (C, n). Gives what the decoder will have."""
+        symbols = torch.round(values[part][:, positions].double() - mean).clamp_(-ESCAPE_LIMIT, ESCAPE_LIMIT - 1)
         symbols.mul_(index > CERTAIN)
-        parts[group].append((symbols.int().flatten().numpy(), index.flatten().numpy()))
+        steps[_scan(part)].append((symbols.int().flatten().numpy(), index.flatten().numpy()))
         return symbols.add_(mean)
 
-    z = hyperlatent[0].flatten(1)
-    index = prior.hyper_index[:, None].expand_as(z).contiguous()
-    z = code(0, z, torch.zeros(1, dtype=torch.float64), index)
-    coded = prior.sweep(
-        z.T.contiguous().view(*hyperlatent.shape[2:], -1),
-        size,
-        lambda group, positions, mean, index: code(group, groups[group][positions].T, mean, index),
-    )
+    coded = prior.sweep(rate_of_level(level).item(), size, code)
     scans = join_or_split(
-        lambda: _range_coded(latent, [step for part in parts for step in part]),
-        lambda: [_range_coded(latent, part) for part in parts],
+        lambda: _range_coded(latent, [step for scan in steps for step in scan]),
+        lambda: [_range_coded(latent, scan) for scan in steps],
         level,
         split=split,
     )
@@ -62,29 +56,29 @@ def parse_kl(
 ) -> Parsed:
     """Values in steps, the same on every machine. What is not there is what the prior expects."""
     prior = latent.exact
-    groups = len(prior.groups)
+    groups = len(prior.parts) - 1
     wanted = check_scans(scans, groups, partial)
     decoders = [SymbolDecoder(data, latent.scale_table.numpy()) for data in (scans[0][2:], *scans[1:])]
     here = min(groups if wanted == 1 else len(scans), most_parts or groups)
 
-    def code(group: int, mean: Tensor, index: Tensor) -> Tensor:
-        if group >= here:
+    def code(part: int, _positions: Tensor, mean: Tensor, index: Tensor) -> Tensor:
+        if _scan(part) >= here:
             return mean
-        decoder = decoders[0 if wanted == 1 else group]
+        decoder = decoders[0 if wanted == 1 else _scan(part)]
         symbols = decoder.decode(index.flatten().numpy(), first_row=CERTAIN + 1)
         return torch.from_numpy(symbols).view(index.shape) + mean
 
-    hyper_size = (-(-size[0] // HYPER_STRIDE), -(-size[1] // HYPER_STRIDE))
-    index = prior.hyper_index[:, None].expand(-1, hyper_size[0] * hyper_size[1]).contiguous()
-    z = code(0, torch.zeros(1, dtype=torch.float64), index)
-    v = prior.sweep(
-        z.T.contiguous().view(*hyper_size, -1), size, lambda group, _positions, mean, index: code(group, mean, index)
-    )
+    level = scans[0][1]
+    v = prior.sweep(rate_of_level(level).item(), size, code)
     for decoder in decoders[:here] if here == groups or wanted > 1 else []:
         decoder.finish()
-    level = scans[0][1]
     gain = latent.gain(rate_of_level(level))
     return Parsed(_as_plane(v, size), lambda steps: steps / gain, rate_of_level(level), level, (here, groups))
+
+
+def _scan(part: int) -> int:
+    """Where a part of the prior's sweep belongs: the hyperlatent comes with the first channel group."""
+    return max(0, part - 1)
 
 
 def _as_plane(v: Tensor, size: tuple[int, int]) -> Tensor:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -55,8 +56,7 @@ def train(
     _check(settings, config)
     world, device = World.join(device)
     try:
-        if world.writes:
-            _prepare_folder(out)
+        made = _prepare_folder(out) if world.writes else []
         say = display.say if world.writes else _say_nothing
         perceptual = load_perceptual(settings.perceptual)
         say(f"perceptual loss: {perceptual.name if perceptual is not None else 'none'}")
@@ -64,7 +64,8 @@ def train(
             pictures = load_pictures(data, settings.crop, settings.cache_bytes)
         except TrainingError:
             with contextlib.suppress(OSError):
-                out.rmdir()  # where it was made for nothing
+                for folder in made:  # for nothing
+                    folder.rmdir()
             raise
         _say_what_was_found(pictures, say)
         torch.manual_seed(settings.seed)
@@ -150,7 +151,9 @@ def _check(settings: TrainSettings, config: AutoencoderConfig) -> None:
         raise TrainingError(f"--crop {settings.crop}: must be a multiple of the model's factor {config.factor}")
 
 
-def _prepare_folder(out: Path) -> None:
+def _prepare_folder(out: Path) -> list[Path]:
+    """Make it, if it is not there; returns the folders that were made, the innermost first. Raises OutputError."""
+    made = list(itertools.takewhile(lambda folder: not folder.exists(), (out, *out.parents)))
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".writable"
@@ -158,6 +161,7 @@ def _prepare_folder(out: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise OutputError(f"{out}: cannot be written to ({error.strerror}): choose another --out") from None
+    return made
 
 
 def _say_what_was_found(pictures: Pictures, say: Callable[[str], None]) -> None:

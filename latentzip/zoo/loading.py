@@ -178,7 +178,10 @@ class _Parts:
             if names:
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
                 listed = ", ".join(prefix + name for name in names[:3])
-                raise ModelError(f"{self.path}: does not fit its config: it {what} {listed}{more}")
+                raise ModelError(
+                    f"{self.path}: does not fit its config, it {what} {listed}{more}: another version of latentzip made"
+                    " it, or it is damaged; fetch or train the model again"
+                )
         module.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()}, assign=True)
         module.requires_grad_(False).eval()
 
