@@ -99,18 +99,15 @@ def _forward(model: Autoencoder, v: Tensor, rate: Tensor, generator: torch.Gener
     """v: (1, C, h, w) in steps -> bits in all, reconstruction (1, 3, H, W), with noise for rounding."""
     assert isinstance(model.latent, KlLatent)
     prior = model.latent.prior
-    z = model.analysis(v).float()
     noise = torch.rand(v.shape, generator=generator).to(v.device) - 0.5
-    parts = (z, *torch.split(v + noise, list(model.config.prior_groups), 1))
-    values_of_passes = iter([part for part in parts for _ in range(2)])
+    parts = (model.analysis(v).float(), *torch.split(v + noise, list(model.config.prior_groups), 1))
     total = v.new_zeros(())
 
-    def code(mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+    def code(part: int, mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
         nonlocal total
         mean, index = mean.float(), index.float()
-        values = next(values_of_passes)
-        symbols = values - mean
-        if values is z:  # few, and far from noise: rounded, with the gradient of the identity
+        symbols = parts[part] - mean
+        if part == 0:  # the hyperlatent's are few, and far from noise: rounded, with the gradient of the identity
             symbols = straight_through(symbols, torch.round(symbols))
         coded = coded_index(index) > CERTAIN
         symbols = torch.where(coded, symbols, 0.0)

@@ -296,6 +296,11 @@ def test_errors_say_what_to_do(photographs: Path, tmp_path: Path, tiny_weights: 
         with pytest.raises(TrainingError, match=message):
             run(**{"folder": photographs, "out": tmp_path / "out", "config": TINY_VQ, "settings": settings, **options})
     assert (tmp_path / "out" / "checkpoint.pt").read_bytes() == checkpoint
+    state = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
+    state["model"]["encoder.former"] = state["model"].popitem()[1]
+    torch.save(state, tmp_path / "out" / "checkpoint.pt")
+    with pytest.raises(TrainingError, match="another version of latentzip made its checkpoint: begin a new run with"):
+        run(photographs, tmp_path / "out", None, None, resume=True)
     for content in (b"nonsense", checkpoint[: len(checkpoint) // 2], b""):
         (tmp_path / "out" / "checkpoint.pt").write_bytes(content)
         with pytest.raises(TrainingError, match=r"not a usable checkpoint .* put checkpoint-best.pt in its place"):

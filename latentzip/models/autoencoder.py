@@ -144,15 +144,13 @@ class Autoencoder(nn.Module):
         """Rate by additive uniform noise, reconstruction by rounding with straight-through gradients."""
         gain = latent.gain(rate)
         v = y * gain
-        parts = torch.split(v, list(self.config.prior_groups), 1)
-        parts = (self.analysis(v).float(), *parts)
-        targets = iter([part for part in parts for _ in range(2)])
+        parts = (self.analysis(v).float(), *torch.split(v, list(self.config.prior_groups), 1))
         expected: list[tuple[Tensor, Tensor, Tensor]] = []
 
-        def code(mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
-            expected.append((mean.float(), index.float(), mask))
-            target = next(targets)
-            return straight_through(target, torch.round(target - expected[-1][0]) + expected[-1][0])
+        def code(part: int, mean: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+            mean, index = mean.float(), index.float()
+            expected.append((mean, index, mask))
+            return straight_through(parts[part], torch.round(parts[part] - mean) + mean)
 
         coded = latent.prior.sweep(rate, (v.shape[2], v.shape[3]), code)
         total = torch.zeros_like(rate)

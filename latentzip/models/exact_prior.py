@@ -16,11 +16,11 @@ from latentzip.models.exact import (
     units,
     upsampled,
 )
-from latentzip.models.prior import HYPER_STRIDE, MEAN_BITS, SCALES, GroupContext, HyperPrior
+from latentzip.models.prior import MEAN_BITS, SCALES, GroupContext, HyperPrior, hyper_size
 from latentzip.tiling import Size
 
-# (part, positions (n,), mean in steps (C, n) float64, scale index (C, n) uint8) -> their values (C, n) float64. Part 0
-# is the hyperlatent, the others are the latent's channel groups.
+# (part, positions (n,), mean in steps (C, n) float64, scale index (C, n) uint8) -> their values (C, n) float64.
+# Parts are those of prior.CodePass.
 ExactPass = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -42,9 +42,9 @@ class ExactHyperPrior:
         coded latent (h w, C) float32, which holds all sixteenths below 2**20.
         """
         of_rate = self._of_rate(rate)
-        hyper_size = (-(-size[0] // HYPER_STRIDE), -(-size[1] // HYPER_STRIDE))
-        everywhere = of_rate.expand(hyper_size[0] * hyper_size[1], -1)
-        hyperlatent, _ = self._both_passes(0, self.hyper_context, everywhere, [], hyper_size, code)
+        height, width = hyper_size(size)
+        everywhere = of_rate.expand(height * width, -1)
+        hyperlatent, _ = self._both_passes(0, self.hyper_context, everywhere, [], (height, width), code)
         features = self._synthesized(units(hyperlatent), size, of_rate)
         planes: list[Plane] = []
         coded: list[Tensor] = []
@@ -75,7 +75,7 @@ class ExactHyperPrior:
     def _synthesized(self, hyperlatent: Tensor, size: Size, of_rate: Tensor) -> Tensor:
         """Activations (ceil(h/4) ceil(w/4), Ch) -> (h w, width)."""
         first, second, third = self.synthesis
-        height, width = (-(-side // HYPER_STRIDE) for side in size)
+        height, width = hyper_size(size)
         x = upsampled(first(hyperlatent, relu=True), (height, width))
         x = upsampled(second(x, relu=True), (2 * height, 2 * width))
         plane = _plane_of(x, (4 * height, 4 * width), margin=1)

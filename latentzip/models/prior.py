@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from latentzip.models.blocks import zero_init
 from latentzip.models.config import AutoencoderConfig
+from latentzip.tiling import Size
 
 # Scales are powers of a constant ratio; 64 of them keep the loss against a continuous scale below 0.1 % of the bits.
 SCALES, SCALE_MIN, SCALE_MAX = 64, 0.11, 64.0
@@ -25,8 +26,9 @@ MEAN_BITS = 4  # means are coded in sixteenths of a step
 # symbol a matter of one in 100,000, and with kl-f16 a quarter to two fifths of all values are such.
 CERTAIN = 0
 
-# (values' mean, scale index, positions to code) -> their coded values. All (B, C, h, w) but the mask, bool (h, w).
-CodePass = Callable[[Tensor, Tensor, Tensor], Tensor]
+# (part, values' mean, scale index, positions to code) -> coded values. All (B, C, h, w) but the mask, bool (h, w).
+# Part 0 is the hyperlatent, the others are the latent's channel groups.
+CodePass = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 def same(in_channels: int, out_channels: int, side: int) -> nn.Conv2d:
@@ -120,7 +122,7 @@ class HyperPrior(nn.Module):
             assert isinstance(context, GroupContext)
             context.start_at(part)
 
-    def sweep(self, rate: Tensor, size: tuple[int, int], code: CodePass) -> Tensor:
+    def sweep(self, rate: Tensor, size: Size, code: CodePass) -> Tensor:
         """Code a latent pass by pass.
 
         rate: (B,) in [0, 1]; size: (h, w). `code` is called once a pass, in the order of the file, with what the prior
@@ -129,24 +131,24 @@ class HyperPrior(nn.Module):
         """
         height, width = size
         of_rate = self.rate(rate.view(-1, 1, 1, 1))
-        hyper_size = (-(-height // HYPER_STRIDE), -(-width // HYPER_STRIDE))
-        hyperlatent = _both_passes(self.hyper_context, of_rate.expand(-1, -1, *hyper_size), [], code)
+        everywhere = of_rate.expand(-1, -1, *hyper_size(size))
+        hyperlatent = _both_passes(0, self.hyper_context, everywhere, [], code)
         features = F.relu(self.synthesis(hyperlatent)[:, :, :height, :width] + of_rate)
         coded: list[Tensor] = []
-        for context in self.contexts:
+        for part, context in enumerate(self.contexts, 1):
             assert isinstance(context, GroupContext)
-            coded.append(_both_passes(context, features, coded, code))
+            coded.append(_both_passes(part, context, features, coded, code))
         return torch.cat(coded, dim=1)
 
 
-def _both_passes(context: GroupContext, features: Tensor, earlier: list[Tensor], code: CodePass) -> Tensor:
+def _both_passes(part: int, context: GroupContext, features: Tensor, earlier: list[Tensor], code: CodePass) -> Tensor:
     known = context.known(features, earlier)
     even = checkerboard(known.shape[2], known.shape[3], known.device)
     mean, index = context(known)
-    anchors = code(mean, index, even)
+    anchors = code(part, mean, index, even)
     anchors = torch.where(even, anchors, torch.zeros_like(anchors))
     mean, index = context(known, anchors)
-    return torch.where(even, anchors, code(mean, index, ~even))
+    return torch.where(even, anchors, code(part, mean, index, ~even))
 
 
 class HyperAnalysis(nn.Module):
@@ -167,6 +169,11 @@ class HyperAnalysis(nn.Module):
         height, width = latent.shape[2:]
         out: Tensor = self.layers(F.pad(latent, (0, -width % HYPER_STRIDE, 0, -height % HYPER_STRIDE)))
         return out
+
+
+def hyper_size(size: Size) -> Size:
+    """Of the hyperlatent of a latent (h, w)."""
+    return -(-size[0] // HYPER_STRIDE), -(-size[1] // HYPER_STRIDE)
 
 
 def checkerboard(height: int, width: int, device: torch.device) -> Tensor:

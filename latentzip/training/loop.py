@@ -247,7 +247,13 @@ class Trainer:
     def resume(self) -> None:
         """Go on from the checkpoint in the run's folder. Raises TrainingError."""
         state = read_checkpoint(self.out)
-        self.model.load_state_dict(state["model"])
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError:  # whose message lists every tensor
+            raise TrainingError(
+                f"{self.out}: another version of latentzip made its checkpoint: begin a new run with --init {self.out},"
+                " which takes all that fits"
+            ) from None
         self.averages = {name: tensor.to(self.device) for name, tensor in state["averages"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
         if self.codebooks is not None:
