@@ -81,16 +81,22 @@ def analyse(picture: Picture, model: LoadedEncoder, bounds: Bounds = NO_BOUNDS) 
 
 def level_for(model: LoadedLatent, quality: int) -> int:
     """Quality 1..100 -> the level that `write_latent` takes."""
-    if isinstance(model.latent, VqLatent):
-        return stages_of_quality(quality, model.latent.quantizer.stages)
+    if stages := fixed_stages(model):
+        return stages_of_quality(quality, stages)
     return level_of_quality(quality)
 
 
 def levels(model: LoadedLatent) -> range:
-    """All levels of a model, from the smallest file to the best picture: a VQ model's stages, else 0..255."""
-    if isinstance(model.latent, VqLatent):
-        return range(1, model.latent.quantizer.stages + 1)
+    """All levels of a model, from the smallest file to the best picture: its `fixed_stages`, else 0..255."""
+    if stages := fixed_stages(model):
+        return range(1, stages + 1)
     return range(MAX_LEVEL + 1)
+
+
+def fixed_stages(model: LoadedLatent) -> int:
+    """How many stages a VQ model without a prior has, whose indices all have the same length; of other models 0."""
+    latent = model.latent
+    return latent.quantizer.stages if isinstance(latent, VqLatent) and latent.prior is None else 0
 
 
 def refine_latent(

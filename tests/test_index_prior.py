@@ -18,6 +18,8 @@ from latentzip.models.autoencoder import VqLatent
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.exact_index_prior import ExactIndexPrior, counts_of_logits
 from latentzip.models.index_prior import tree_order
+from latentzip.models.quantizer import END
+from latentzip.payload.scans import rate_of_level
 from latentzip.training.codebook import order_codebooks
 from latentzip.zoo.loading import load_encoder
 
@@ -105,20 +107,19 @@ def test_a_digit_is_told_from_what_was_coded_before_it_alone(latent: VqLatent) -
         seen: list[torch.Tensor] = []
 
         def code(stage: int, digit: int, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            seen.append(logits[:, :, mask])
+            seen.append(logits[:, :, mask[0]])
             return torch.stack([indices[:, stage] // prior.members, indices[:, stage] % prior.members])[digit]
 
-        assert torch.equal(prior.sweep(latent.quantizer.codebooks, 3, (4, 6), 1, code), indices)
+        assert torch.equal(prior.sweep(latent.quantizer.codebooks, torch.tensor([0.5]), (4, 6), code), indices)
         return seen
 
     torch.manual_seed(0)
-    indices = torch.randint(32, (1, 3, 4, 6))
+    indices = torch.randint(1, 32, (1, 3, 4, 6))
     before = logits_of(indices)
-    steps = [(stage, parity) for stage in range(3) for parity in (0, 1)]
-    for number, (stage, parity) in enumerate(steps):
+    steps = [(stage, place) for stage in range(3) for place in ((2, 2), (1, 3), (2, 3))]
+    for number, (stage, (y, x)) in enumerate(steps):
         changed = indices.clone()
-        y, x = 2, 2 + parity
-        changed[0, stage, y, x] = (changed[0, stage, y, x] + 17) % 32  # another group
+        changed[0, stage, y, x] = (changed[0, stage, y, x] + 17) % 32 or 1  # another group
         after = logits_of(changed)
         same = [torch.equal(a, b) for a, b in zip(before, after, strict=True)]
         assert all(same[: 2 * number + 1])  # up to the group's digit of this very pass
@@ -126,12 +127,71 @@ def test_a_digit_is_told_from_what_was_coded_before_it_alone(latent: VqLatent) -
         assert all(not s for s in same[2 * number + 2 :: 2]) or number == len(steps) - 1
 
 
-def test_the_exact_form_says_what_the_float_one_does(latent: VqLatent) -> None:
-    """In the same order; bits by the exact counts are at most 1 % more than those of the network that was trained."""
-    indices = torch.randint(32, (1, 3, 12, 9))
+def random_indices(stages: int, height: int, width: int) -> torch.Tensor:
+    """(1, S, h, w), of which many end."""
+    torch.manual_seed(0)
+    indices = torch.randint(1, 32, (1, stages, height, width)) * (torch.rand(1, stages, height, width) < 0.6)
+    return indices * (indices != END).cumprod(1)
+
+
+def test_nothing_is_coded_after_the_end(latent: VqLatent) -> None:
+    """Neither in training nor in a file; and that neighbours have ended is known."""
     prior, books = latent.prior, latent.quantizer.codebooks
     assert prior is not None
-    trained = prior.bits(books, indices)[0]
+    indices = random_indices(3, 6, 5)
+    going_on = torch.cat([torch.ones(1, 1, 6, 5, dtype=torch.bool), indices[:, :-1] != END], 1)
+    assert 0 < going_on[0, 2].sum() < 30
+    masks, counted = torch.zeros(3, 6, 5), torch.zeros(3, 30)
+
+    def look(stage: int, digit: int, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        masks[stage] += mask[0] / 2
+        return torch.stack([indices[:, stage] // prior.members, indices[:, stage] % prior.members])[digit]
+
+    def count(stage: int, digit: int, positions: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        counted[stage, positions] += 0.5
+        here = indices[0, stage].flatten()[positions]
+        return torch.stack([here // prior.members, here % prior.members])[digit]
+
+    assert torch.equal(prior.sweep(books, torch.tensor([0.5]), (6, 5), look), indices)
+    assert torch.equal(latent.exact.sweep(0.5, 3, (6, 5), count).view_as(indices), indices)
+    assert torch.equal(masks, going_on[0].float())
+    assert torch.equal(counted, going_on[0].float().flatten(1))
+    first = latent.exact.sweep(0.5, 1, (6, 5), count)
+    assert torch.equal(first[0].view(6, 5), indices[0, 0])
+    assert (first[1:] == END).all()
+
+
+def test_it_is_known_where_others_have_ended(latent: VqLatent) -> None:
+    """Even where the sum of codes does not show it: a position's logits change when its neighbour has ended."""
+    prior, books = latent.prior, latent.quantizer.codebooks.clone()
+    assert prior is not None
+    books[0, 1] = 0
+
+    def first_logits(indices: torch.Tensor) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+
+        def look(stage: int, digit: int, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            if (stage, digit) == (1, 0):
+                seen.append(logits[0, :, 0, 0])
+            return torch.stack([indices[:, stage] // prior.members, indices[:, stage] % prior.members])[digit]
+
+        prior.sweep(books, torch.tensor([0.5]), (4, 4), look)
+        return seen[0]
+
+    going_on = torch.ones(1, 3, 4, 4, dtype=torch.int64)
+    ended = going_on.clone()
+    ended[0, :, 0, 1] = END
+    assert not torch.allclose(first_logits(going_on), first_logits(ended), rtol=1e-3)
+
+
+def test_the_exact_form_says_what_the_float_one_does(latent: VqLatent) -> None:
+    """In the same order; bits by the exact counts are at most 1 % more than those of the network that was trained."""
+    indices = random_indices(3, 12, 9)
+    rate = torch.tensor([0.3])
+    prior, books = latent.prior, latent.quantizer.codebooks
+    assert prior is not None
+    trained = prior.bits(books, indices, rate)[0]
+    assert not torch.allclose(trained, prior.bits(books, indices, torch.tensor([0.9]))[0], rtol=0.001)
     digits = torch.stack([indices[0] // prior.members, indices[0] % prior.members]).flatten(2)
     bits = torch.zeros(3)
     order = []
@@ -143,9 +203,9 @@ def test_the_exact_form_says_what_the_float_one_does(latent: VqLatent) -> None:
         order.append((stage, digit))
         return here
 
-    coded = ExactIndexPrior(prior, books).sweep(3, (12, 9), code)
+    coded = ExactIndexPrior(prior, books).sweep(rate.item(), 3, (12, 9), code)
     assert torch.equal(coded.view(3, 12, 9), indices[0])
-    assert order == [(stage, digit) for stage in range(3) for _ in range(2) for digit in (0, 1)]
+    assert order == [(stage, digit) for stage in range(3) for _ in range(3) for digit in (0, 1)]
     assert torch.allclose(bits, trained, rtol=0.01)
 
 
@@ -155,9 +215,10 @@ def test_a_file_is_as_long_as_training_says(tmp_path: Path, tiny_weights: dict[s
     assert isinstance(latent, VqLatent)
     assert latent.prior is not None
     analysed = analyse(noise_picture(640, 320), encoder)
-    indices = latent.quantizer.search(analysed.latent, 3)
-    estimate = latent.prior.bits(latent.quantizer.codebooks, indices).sum().item() / 8
-    assert len(write_latent(analysed, encoder, 3)) - 40 == pytest.approx(estimate, rel=0.01, abs=8)
+    rate = rate_of_level(150)
+    indices = latent.quantizer.search(analysed.latent, price=latent.bit_price(rate))
+    estimate = latent.prior.bits(latent.quantizer.codebooks, indices, rate).sum().item() / 8
+    assert len(write_latent(analysed, encoder, 150)) - 40 == pytest.approx(estimate, rel=0.01, abs=8)
 
 
 def test_codes_are_ordered_by_groups_that_lie_close() -> None:
@@ -171,6 +232,7 @@ def test_codes_are_ordered_by_groups_that_lie_close() -> None:
     model = tiny_model(TINY_VQ_PRIOR)
     before = model.latent.quantizer.codebooks.detach().clone()
     order_codebooks(model.latent.quantizer, 8)
+    assert (model.latent.quantizer.codebooks[:, END] == 0).all()
     for book, old in zip(model.latent.quantizer.codebooks, before, strict=True):
         assert torch.equal(book.sort(0).values, old.sort(0).values)
 

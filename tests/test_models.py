@@ -1,18 +1,19 @@
 """The networks: shapes, the linear start, the bounded receptive field, separable halves."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 import torch
-from conftest import IMAGES, TINY_KL, TINY_VQ, tiny_model
+from conftest import IMAGES, TINY_KL, TINY_VQ, TINY_VQ_PRIOR, tiny_model
 
 from latentzip.errors import ModelError
 from latentzip.images import read_image
 from latentzip.models.autoencoder import Autoencoder, KlLatent
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.families import config_from_json, config_to_json
-from latentzip.models.quantizer import ResidualQuantizer, nearest_code
+from latentzip.models.quantizer import END, ResidualQuantizer, nearest_code
 from latentzip.training.start import start_from_principal_components
 
 
@@ -100,10 +101,10 @@ def test_the_receptive_field_is_bounded(config: AutoencoderConfig) -> None:
 def test_residual_stages_refine() -> None:
     quantizer = ResidualQuantizer(TINY_VQ.stages, TINY_VQ.codebook_size, TINY_VQ.latent_channels)
     latent = torch.randn(2, 8, 5, 4)
-    indices = quantizer.encode(latent)
+    indices = quantizer.search(latent, beam=1)
     assert indices.shape == (2, 3, 5, 4)
     for stages in (1, 2, 3):
-        assert torch.equal(quantizer.encode(latent, stages), indices[:, :stages])
+        assert torch.equal(quantizer.search(latent, stages, beam=1), indices[:, :stages])
         codes = quantizer.decode(indices[:, :stages])
         by_hand = sum(quantizer.codebooks[k][indices[:, k]] for k in range(stages))
         assert torch.allclose(codes, by_hand.permute(0, 3, 1, 2))
@@ -114,12 +115,40 @@ def test_stages_searched_together_come_nearer() -> None:
     torch.manual_seed(0)
     quantizer = ResidualQuantizer(2, 6, TINY_VQ.latent_channels).requires_grad_(False)
     latent = torch.randn(1, 8, 7, 5)
-    assert torch.equal(quantizer.search(latent, 2, beam=1), quantizer.encode(latent))
-    assert torch.equal(quantizer.search(latent, 1), quantizer.encode(latent, 1))
     first, second = quantizer.codebooks
+    vectors = latent.permute(0, 2, 3, 1).reshape(-1, 8)
+    nearest = nearest_code(vectors, first)
+    one_by_one = torch.stack([nearest, nearest_code(vectors - first[nearest], second)]).view(1, 2, 7, 5)
+    assert torch.equal(quantizer.search(latent, 2, beam=1), one_by_one)
+    assert torch.equal(quantizer.search(latent, 1), one_by_one[:, :1])
     sums = (first[:, None] + second[None]).reshape(36, 8)
-    best = nearest_code(latent.permute(0, 2, 3, 1).reshape(-1, 8), sums).view(1, 7, 5)
+    best = nearest_code(vectors, sums).view(1, 7, 5)
     assert torch.equal(quantizer.search(latent, 2, beam=6), torch.stack([best // 6, best % 6], 1))
+
+
+@pytest.mark.parametrize("price", [0.01, 0.3, 1.5, 10.0])
+def test_a_position_takes_as_many_stages_as_are_worth_their_bits(price: float) -> None:
+    """Of all choices that end somewhere, the one of least squared error and bits; what follows the end is END."""
+    torch.manual_seed(0)
+    quantizer = ResidualQuantizer(3, 5, 4, ends=True).requires_grad_(False)
+    quantizer.code_bits.uniform_(0.5, 4)
+    latent = torch.randn(1, 4, 6, 7) * torch.linspace(0, 2, 7)
+    found = quantizer.search(latent, beam=64, price=torch.tensor([price]))[0].flatten(1).T
+    choices = [path for k in range(4) for path in itertools.product(range(1, 5), repeat=k)]
+
+    def cost(vector: torch.Tensor, path: tuple[int, ...]) -> float:
+        coded = (*path, END)[:3]
+        bits = sum(quantizer.code_bits[stage][code].item() for stage, code in enumerate(coded))
+        error = vector - sum(quantizer.codebooks[stage][code] for stage, code in enumerate(coded))
+        return error.square().sum().item() + price * bits
+
+    lengths = set()
+    for vector, indices in zip(latent[0].flatten(1).T, found.tolist(), strict=True):
+        path = tuple(itertools.takewhile(lambda code: code != END, indices))
+        assert all(code == END for code in indices[len(path) :])
+        assert cost(vector, path) == pytest.approx(min(cost(vector, choice) for choice in choices), abs=1e-4)
+        lengths.add(len(path))
+    assert len(lengths) > 1 or price > 5
 
 
 def test_the_nearest_code_wins_and_ties_go_to_the_lowest() -> None:
@@ -129,18 +158,39 @@ def test_the_nearest_code_wins_and_ties_go_to_the_lowest() -> None:
 
 def test_autocast_does_not_change_the_nearest_code() -> None:
     torch.manual_seed(0)
-    vectors, book = torch.randn(500, 32) * 10, torch.randn(200, 32) * 10
+    quantizer = ResidualQuantizer(1, 200, 32)
+    latent = torch.randn(1, 32, 25, 20)
     with torch.autocast("cpu", torch.bfloat16):
-        found = nearest_code(vectors, book)
-    assert torch.equal(found, torch.cdist(vectors.double(), book.double()).argmin(1))
+        found = quantizer.search(latent, beam=1)
+    vectors, book = latent[0].flatten(1).T.double(), quantizer.codebooks[0].double()
+    assert torch.equal(found.flatten(), torch.cdist(vectors, book).argmin(1))
 
 
 def test_vq_training_uses_as_many_stages_as_the_rate_says() -> None:
     model = tiny_model(TINY_VQ).eval()
     x = torch.rand(1, 3, 32, 32) * 2 - 1
-    indices = model.latent.quantizer.encode(model.encoder(x))
+    indices = model.latent.quantizer.search(model.encoder(x), beam=1)
     for stages in (1, 2, 3):
         out = model(x, torch.tensor([stages / 3]))
         expected = model.decoder(model.latent.quantizer.decode(indices[:, :stages]), torch.tensor([stages / 3]))
         assert torch.allclose(out.x_hat, expected, atol=1e-4)
         assert out.bpp.item() == pytest.approx(stages * 5 / 256)  # 20 codes need 5 bits
+
+
+def test_with_a_prior_the_rate_is_what_a_bit_is_worth() -> None:
+    """More is spent at higher rates, as the search says, and the estimate is that of the prior."""
+    model = tiny_model(TINY_VQ_PRIOR).eval()
+    x = torch.rand(1, 3, 64, 64) * 2 - 1
+    latent = model.latent
+    spent = []
+    for value in (0.0, 0.5, 1.0):
+        rate = torch.tensor([value])
+        out = model(x, rate)
+        indices = latent.quantizer.search(model.encoder(x), price=latent.bit_price(rate))
+        assert torch.equal(out.indices, indices)
+        assert torch.allclose(out.x_hat, model.decoder(latent.quantizer.decode(indices), rate), atol=1e-4)
+        bits = latent.prior.bits(latent.quantizer.codebooks, indices, rate).sum()
+        assert out.bpp.item() == pytest.approx(bits.item() / 64**2)
+        spent.append((indices != END).float().mean().item())
+    assert spent == sorted(spent)
+    assert spent[0] < spent[-1]

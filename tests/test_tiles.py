@@ -89,7 +89,8 @@ def test_every_kind_can_be_tiled(models: dict[str, tuple[LoadedEncoder, LoadedDe
         steps = (parsed.latent - analysed.latent) * decoder.latent.gain(parsed.rate)
         assert steps.abs().max() <= 0.5 + 1e-3
     elif isinstance(decoder.latent, VqLatent):
-        assert torch.equal(parsed.symbols, decoder.latent.quantizer.search(analysed.latent, 3))
+        price = decoder.latent.bit_price(parsed.rate) if decoder.latent.prior is not None else None
+        assert torch.equal(parsed.symbols, decoder.latent.quantizer.search(analysed.latent, price=price))
     elif kind.endswith("fp16"):
         assert torch.equal(parsed.latent, analysed.latent.half().float())
     else:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 import resource
@@ -31,7 +32,7 @@ from latentzip.training.run import name_run, train
 from latentzip.training.settings import TrainSettings
 from latentzip.training.start import start_from_principal_components
 from latentzip.zoo.checkpoints import MODEL_NAME, read_metadata, read_tensors
-from latentzip.zoo.loading import load_decoder, load_encoder
+from latentzip.zoo.loading import load_autoencoder, load_decoder, load_encoder
 
 CPU = torch.device("cpu")
 PARTS = ("encoder", "analysis", "latent", "decoder")
@@ -205,16 +206,24 @@ def test_the_last_two_checkpoints_and_the_best_are_kept(
     assert steps == {"checkpoint.pt": 4, "checkpoint-previous.pt": 3, "checkpoint-best.pt": 2}
 
 
+def kl_rate(lagrangian_weight: float) -> torch.Tensor:
+    low, high = TINY_KL.lambdas
+    return torch.tensor([math.log(lagrangian_weight / low) / math.log(high / low)])
+
+
 def test_a_model_can_start_from_another(photographs: Path, tmp_path: Path, tiny_weights: dict[str, Path]) -> None:
     """A VQ model takes encoder and decoder of a KL model, and makes codebooks of its own; its own kind, all."""
     settings = dataclasses.replace(ALONE, max_steps=1, learning_rate=0.0, ema_decay=0.0)
     said = run(photographs, tmp_path / "vq", TINY_VQ, settings, init=str(tiny_weights["kl"]))
     assert any(re.match(r"started \d+ of \d+ tensors", line) for line in said)
-    for a, b in zip(
-        *(read_tensors(p, ["encoder"]).values() for p in (tmp_path / "vq" / MODEL_NAME, tiny_weights["kl"])),
-        strict=True,
-    ):
-        assert torch.equal(a, b)
+    kl, vq = (load_autoencoder(str(path), CPU) for path in (tiny_weights["kl"], tmp_path / "vq"))
+    x = torch.rand(1, 3, 64, 64) * 2 - 1
+    low, high = TINY_VQ.lambdas
+    middle = kl_rate(math.sqrt(low * high))
+    assert torch.allclose(vq.encoder(x), kl.encoder(x) * kl.latent.gain(middle), rtol=0.01, atol=0.01)
+    for rate, lagrangian_weight in ((0.0, low), (1.0, high)):
+        painted = vq.decoder(vq.encoder(x), torch.tensor([rate]))
+        assert torch.allclose(painted, kl.decoder(kl.encoder(x), kl_rate(lagrangian_weight)), atol=0.01)
     run(photographs, tmp_path / "same", None, settings, init=str(tiny_weights["kl"]))
     mine, theirs = (read_tensors(p, PARTS) for p in (tmp_path / "same" / MODEL_NAME, tiny_weights["kl"]))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
@@ -432,15 +441,14 @@ def test_a_prior_trained_alone_changes_bits_and_no_pictures(
     assert sizes[1] < 0.95 * sizes[0]
 
 
-def test_a_prior_is_added_to_a_model_that_has_none(
-    photographs: Path, tmp_path: Path, tiny_weights: dict[str, Path]
-) -> None:
+def test_a_prior_takes_another_ones_place(photographs: Path, tmp_path: Path, tiny_weights: dict[str, Path]) -> None:
     config = dataclasses.replace(TINY_VQ, codebook_size=32, index_width=16)
-    run(photographs, tmp_path / "a", dataclasses.replace(config, index_width=0), ALONE)
     settings = dataclasses.replace(ALONE, train="prior", max_steps=1)
-    run(photographs, tmp_path / "b", config, settings, init=str(tmp_path / "a"))
-    before, after = (read_tensors(tmp_path / name / MODEL_NAME, PARTS) for name in ("a", "b"))
+    run(photographs, tmp_path / "b", config, settings, init=str(tiny_weights["vq-prior"]))
+    before, after = (read_tensors(p, PARTS) for p in (tiny_weights["vq-prior"], tmp_path / "b" / MODEL_NAME))
     books = "latent.quantizer.codebooks"
     assert torch.equal(before[books].sort(1).values, after[books].sort(1).values)  # the same codes, ordered anew
+    with pytest.raises(TrainingError, match=r"latent\.quantizer\.codebooks does not fit"):
+        run(photographs, tmp_path / "d", config, settings, init=str(tiny_weights["vq"]))
     with pytest.raises(TrainingError, match="has no learned prior"):
         run(photographs, tmp_path / "c", None, settings, init=str(tiny_weights["vq"]))

@@ -15,8 +15,8 @@ from latentzip.cli import progress
 from latentzip.errors import ModelError
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.families import config_to_json
-from latentzip.models.quantizer import ResidualQuantizer
-from latentzip.training.codebook import CodebookAverages, k_means, start_codebooks
+from latentzip.models.quantizer import END, ResidualQuantizer
+from latentzip.training.codebook import CodebookAverages, k_means, order_codebooks, start_codebooks
 from latentzip.training.data import batch_at, batches, load_pictures
 from latentzip.training.journal import Journal
 from latentzip.training.optimizer import MixedOptimizer
@@ -86,19 +86,38 @@ def test_codebooks_follow_the_latents_and_dead_codes_come_back() -> None:
 
     def error() -> float:
         grid = latents.T.reshape(1, 8, 20, 30)
-        return float((quantizer.decode(quantizer.encode(grid)) - grid).detach().square().mean())
+        return float((quantizer.decode(quantizer.search(grid, beam=1)) - grid).detach().square().mean())
 
     before = error()
     for _ in range(400):
         y = latents[torch.randint(600, (200,))].T.reshape(1, 8, 10, 20)
-        averages.update(y, quantizer.encode(y).detach())
+        averages.update(y, quantizer.search(y, beam=1))
     assert error() < 0.8 * before
     averages.take_usage()
     y = latents.T.reshape(1, 8, 20, 30)
-    averages.update(y, quantizer.encode(y).detach())
+    averages.update(y, quantizer.search(y, beam=1))
     assert min(averages.take_usage()) > 0.9
-    start_codebooks(quantizer, latents)
+    start_codebooks(quantizer, latents, torch.ones(1))
     assert error() < before
+
+
+def test_codebooks_with_ends_learn_what_is_worth_coding() -> None:
+    """Half of the vectors are next to nothing: they end at once, which then costs a bit. The others do not."""
+    torch.manual_seed(0)
+    quantizer = ResidualQuantizer(3, 16, 4, ends=True).requires_grad_(False)
+    small = torch.arange(4000) % 2 == 0
+    latents = torch.where(small[:, None], 0.1, 4.0) * torch.randn(4000, 4)
+    start_codebooks(quantizer, latents, torch.tensor([0.1]))
+    indices = quantizer.search(latents.T[None, :, :, None], price=torch.tensor([0.1]))[0, :, :, 0]
+    assert ((indices[0] == END) == small).float().mean() > 0.95
+    assert quantizer.code_bits[0, END].item() == pytest.approx(1, abs=0.3)
+    assert torch.exp2(-quantizer.code_bits).sum(1).tolist() == pytest.approx([1, 1, 1], abs=1e-4)
+    assert (quantizer.codebooks[:, END] == 0).all()
+    assert (quantizer.decode(indices.T[..., None, None])[~small, :, 0, 0] - latents[~small]).square().mean() < 4
+    before = quantizer.decode(indices.T[..., None, None])
+    order_codebooks(quantizer, 4)
+    again = quantizer.search(latents.T[None, :, :, None], price=torch.tensor([0.1]))[0, :, :, 0]
+    assert torch.allclose(quantizer.decode(again.T[..., None, None]), before, atol=1e-4)
 
 
 def test_pictures_of_every_kind_are_taken(tmp_path: Path) -> None:

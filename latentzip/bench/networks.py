@@ -11,10 +11,9 @@ import torch
 from latentzip import __version__
 from latentzip.bench.baselines import thinned
 from latentzip.bench.metrics import LPIPS, trained_on
-from latentzip.codec import Analysed, analyse, level_for, levels, paint, read_symbols, write_latent
+from latentzip.codec import Analysed, analyse, fixed_stages, level_for, levels, paint, read_symbols, write_latent
 from latentzip.container import MAX_LEVEL, MAX_QUALITY, parse
 from latentzip.images import Picture, Pixels
-from latentzip.models.autoencoder import VqLatent
 from latentzip.zoo.checkpoints import read_metadata
 from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, is_public, load_decoder, load_encoder, locate
 from latentzip.zoo.registry import built_in
@@ -24,7 +23,7 @@ SUFFIX = ".lz"
 
 
 class Model:
-    """A neural model. A setting is a level, as `encode --json` names it: 0..255, or a VQ model's number of stages."""
+    """A neural model. A setting is a level, as `encode --json` names it, see `codec.levels`."""
 
     suffix = SUFFIX
 
@@ -53,9 +52,9 @@ class Model:
         return levels(self._encoder)
 
     def chosen(self, quick: bool) -> list[int]:
-        """Levels of a comparison: all of a VQ model's stages, those of QUALITIES otherwise."""
+        """Levels of a comparison: all stages where they are fixed, those of QUALITIES otherwise."""
         usual = list(dict.fromkeys(level_for(self._encoder, quality) for quality in QUALITIES))
-        if isinstance(self._encoder.latent, VqLatent):
+        if fixed_stages(self._encoder):
             usual = list(self.choices)
         return thinned(usual) if quick else usual
 
@@ -66,8 +65,8 @@ class Model:
 
     def quality(self, setting: int) -> int:
         """The quality that is this level, or nearly."""
-        if isinstance(self._encoder.latent, VqLatent):
-            return max(1, setting * MAX_QUALITY // self._encoder.latent.quantizer.stages)
+        if stages := fixed_stages(self._encoder):
+            return max(1, setting * MAX_QUALITY // stages)
         return round(setting / MAX_LEVEL * (MAX_QUALITY - 1)) + 1
 
     def analyse(self, picture: Picture) -> tuple[Analysed, float]:

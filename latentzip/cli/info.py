@@ -53,9 +53,9 @@ def describe(data: bytes) -> Record:
     entry = find_by_fingerprint(header.latent_fingerprint, header.decoder_fingerprint)
     head = next((chunk.payload[:2] for chunk in container.chunks if chunk.type == ChunkType.SCAN), b"")
     setting: Record = {}
-    if header.kind in (PayloadKind.VQ_FIXED, PayloadKind.VQ_PRIOR, PayloadKind.VQ_COUNTED) and len(head) == 2:
+    if header.kind in (PayloadKind.VQ_FIXED, PayloadKind.VQ_COUNTED) and len(head) == 2:
         setting = {"stages": head[1]}
-    elif header.kind in (PayloadKind.KL_PRIOR, PayloadKind.KL_ADAPTIVE) and len(head) == 2:
+    elif header.kind in (PayloadKind.KL_PRIOR, PayloadKind.KL_ADAPTIVE, PayloadKind.VQ_PRIOR) and len(head) == 2:
         setting = {"quality": round(1 + head[1] * (MAX_QUALITY - 1) / MAX_LEVEL)}
     return {
         "width": header.width,

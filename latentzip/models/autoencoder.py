@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from latentzip.models.config import AutoencoderConfig
+from latentzip.models.config import STEP_CONSTANT, AutoencoderConfig
 from latentzip.models.exact_index_prior import ExactIndexPrior
 from latentzip.models.exact_prior import ExactHyperPrior
 from latentzip.models.families import ModelConfig
@@ -68,13 +68,26 @@ class KlLatent(nn.Module):
 class VqLatent(nn.Module):
     """Latent space of a VQ model: the codebooks, and the prior of their indices if the model has one.
 
-    A rate of s / K stands for the first s of K stages.
+    With a prior, positions take as many stages as are worth their bits at a rate, else all the same: a rate of s / K
+    stands for the first s of K stages.
     """
 
     def __init__(self, config: AutoencoderConfig | LdmConfig) -> None:
         super().__init__()
-        self.quantizer = ResidualQuantizer(config.stages, config.codebook_size, config.latent_channels)
         self.prior = IndexPrior(config) if isinstance(config, AutoencoderConfig) and config.index_width else None
+        ends = self.prior is not None
+        self.quantizer = ResidualQuantizer(config.stages, config.codebook_size, config.latent_channels, ends=ends)
+        self.lambdas = config.lambdas if isinstance(config, AutoencoderConfig) else None
+
+    def bit_price(self, rate: Tensor) -> Tensor:
+        """With a prior: the squared error of a latent vector that a bit is worth. rate: (B,) -> (B,).
+
+        In units of the step that is right in the middle of the rates. There the squared error of a latent vector is
+        3 f f lambda / STEP_CONSTANT times the mean one of its f x f pixels, and a bit is 1 / (f f) bits per pixel.
+        """
+        assert self.lambdas is not None
+        low, high = self.lambdas
+        return 3 / STEP_CONSTANT * (high / low) ** (0.5 - rate)
 
     @cached_property
     def exact(self) -> ExactIndexPrior:
@@ -179,8 +192,10 @@ class Autoencoder(nn.Module):
     def _forward_vq(self, latent: VqLatent, y: Tensor, rate: Tensor) -> TrainingOutput:
         """The first s stages of each picture's codes, with straight-through gradients to the encoder."""
         quantizer = latent.quantizer
+        if latent.prior is not None:
+            return self._forward_vq_with_prior(latent, latent.prior, y, rate)
         stages = (rate * quantizer.stages).round().long()
-        indices = quantizer.encode(y.detach())
+        indices = quantizer.search(y, beam=1)
         codes = torch.stack([book[indices[:, k]] for k, book in enumerate(quantizer.codebooks)], 1)
         partial = codes.cumsum(1).permute(0, 1, 4, 2, 3).detach()  # (B, K, C, h, w): sums of the first 1..K codes
         quantized = partial[torch.arange(len(stages)), stages - 1]
@@ -188,10 +203,17 @@ class Autoencoder(nn.Module):
         x_hat = self.decoder(straight_through(y, quantized), rate).float()
         fixed_bits = (self.config.codebook_size - 1).bit_length()
         bpp = stages * fixed_bits / self.config.factor**2
-        if latent.prior is not None:
-            used = torch.arange(quantizer.stages, device=y.device) < stages[:, None]  # (B, K)
-            total = (latent.prior.bits(quantizer.codebooks, indices) * used).sum(1)
-            bpp = total / (y.shape[2] * y.shape[3] * self.config.factor**2)
+        return TrainingOutput(x_hat, bpp, commitment, torch.zeros_like(rate), y.detach(), indices)
+
+    def _forward_vq_with_prior(self, latent: VqLatent, prior: IndexPrior, y: Tensor, rate: Tensor) -> TrainingOutput:
+        """As many stages as are worth their bits, with straight-through gradients to the encoder."""
+        quantizer = latent.quantizer
+        indices = quantizer.search(y, price=latent.bit_price(rate))  # as in a file: with one path, codes are others
+        quantized = quantizer.decode(indices).detach()
+        commitment = (y - quantized).square().sum(1).mean((1, 2))
+        x_hat = self.decoder(straight_through(y, quantized), rate).float()
+        total = prior.bits(quantizer.codebooks, indices, rate).sum(1)
+        bpp = total / (y.shape[2] * y.shape[3] * self.config.factor**2)
         return TrainingOutput(x_hat, bpp, commitment, torch.zeros_like(rate), y.detach(), indices)
 
 

@@ -21,6 +21,11 @@ CHANNELS = {1: 3, 2: 12, 4: 32, 8: 64, 16: 128, 32: 256}
 # most of the bits, and tell most about the others.
 GROUP_ENDS = (16, 4, 2, 1)
 KL_LAMBDAS = (0.00012, 0.04)  # at factor 16 about 0.05 to 0.8 bpp
+VQ_LAMBDAS = (0.00012, 0.006)  # with a prior of indices
+VQ_STAGES, VQ_CODES = 12, 1024  # many small ones, as positions take but what they need
+# For the Lagrangian bpp + lambda * MSE (8-bit units) at high rate, the best step is sqrt(26 / lambda): uniform
+# quantisation gives MSE = step**2 / 12, and a bit less per value costs four times the error.
+STEP_CONSTANT = 26.0
 # of latents for diffusion models, as in LDM (arXiv 2112.10752, table 8)
 NORMAL_CHANNELS = {1: 3, 2: 2, 4: 3, 8: 4, 16: 16, 32: 64}
 
@@ -54,7 +59,9 @@ class AutoencoderConfig:
     # VQ: residual stages and codes in each
     stages: int = 4
     codebook_size: int = 4096
-    index_width: int = 0  # of the learned prior of indices; 0: there is none, and they have a fixed length
+    # of the learned prior of indices, with which positions differ in how many stages they take; 0: there is none, all
+    # take as many, and indices have a fixed length
+    index_width: int = 0
 
     def __post_init__(self) -> None:
         if self.factor not in (1, 2, 4, 8, 16, 32) or self.patch < 1:
@@ -88,8 +95,10 @@ class AutoencoderConfig:
             factor=factor,
             latent_channels=channels,
             widths=WIDTHS[factor],
-            lambdas=KL_LAMBDAS if regularizer == "kl" and prior == "learned" else cls.lambdas,
+            lambdas=cls.lambdas if prior == "normal" else KL_LAMBDAS if regularizer == "kl" else VQ_LAMBDAS,
             prior_groups=tuple(end - start for start, end in itertools.pairwise(ends)),
+            stages=VQ_STAGES if regularizer == "vq" else cls.stages,
+            codebook_size=VQ_CODES if regularizer == "vq" else cls.codebook_size,
             index_width=128 if regularizer == "vq" else 0,
         )
 
@@ -115,9 +124,9 @@ class AutoencoderConfig:
 
     def served_rates(self, rates: Iterable[float]) -> list[float]:
         """The rates in (0, 1] that the model really has, nearest above each of `rates`, without repetition."""
-        if self.regularizer == "vq":
+        if self.regularizer == "vq" and not self.index_width:
             return sorted({math.ceil(rate * self.stages) / self.stages for rate in rates})
-        return list(rates) if self.learns_prior else [1.0]
+        return [1.0] if self.prior == "normal" else list(rates)
 
     @property
     def patch(self) -> int:

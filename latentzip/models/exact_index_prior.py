@@ -6,8 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from latentzip.models.exact import LIMIT, UNIT, ExactLayer, Plane, colours, in_blocks, units
-from latentzip.models.index_prior import IndexPrior, StageContext
+from latentzip.models.exact import LIMIT, UNIT, ExactLayer, Plane, in_blocks, units
+from latentzip.models.index_prior import IndexPrior, StageContext, marked, passes
+from latentzip.models.quantizer import END
 from latentzip.tiling import Size
 
 TOTAL_BITS = 16  # every distribution's counts add up to 2**16
@@ -24,31 +25,40 @@ class ExactIndexPrior:
     def __init__(self, prior: IndexPrior, codebooks: Tensor) -> None:
         """prior: as it was trained; codebooks: (K, N, C)."""
         self.members = prior.members
-        self.books = units(codebooks.detach().cpu())  # (K, N, C)
+        self.rate = ExactLayer(prior.rate[0]), ExactLayer(prior.rate[2])
+        self.books = units(marked(codebooks.detach().cpu()))  # (K, N, C + 1)
         self.stages = [_Stage(stage, book) for stage, book in zip(prior.stages, self.books, strict=True)]
 
-    def sweep(self, stages: int, size: Size, code: ExactDigitPass) -> Tensor:
-        """Code indices digit by digit, in the order of `IndexPrior.sweep`; returns them all, (S, h w) int64.
+    def sweep(self, rate: float, stages: int, size: Size, code: ExactDigitPass) -> Tensor:
+        """Code indices digit by digit, in the order of `IndexPrior.sweep`; returns those of all stages (K, h w) int64.
 
-        size: (h, w). `code` is called once a pass and digit. Positions are counted row by row.
+        rate: in [0, 1]; size: (h, w). `code` is called once a pass and digit, of the first `stages` stages. Positions
+        are counted row by row.
         """
         count = size[0] * size[1]
         everywhere = torch.arange(count)
+        of_rate = self.rate[1](self.rate[0](units(torch.tensor([[rate]], dtype=torch.float64)), relu=True))
         partial = torch.zeros(count, self.books.shape[2], dtype=torch.float64)  # sum of the codes of the stages before
-        indices = torch.empty(stages, count, dtype=torch.int64)
+        going_on = torch.ones(count, dtype=torch.bool)
+        of_passes = [mask.flatten().nonzero()[:, 0] for mask in passes(*size, going_on.device)]
+        indices = torch.full((len(self.stages), count), END)
         for number, stage in enumerate(self.stages[:stages]):
-            projected, coded = (Plane(size, stage.width // 2, margin=1) for _ in range(2))
+            if not going_on.any():
+                break
+            projected, coded = (Plane(size, stage.width // 2, margin=2) for _ in range(2))
             for place, _ in in_blocks(everywhere):
                 projected.put(everywhere[place], stage.project(partial[place].clamp(-LIMIT, LIMIT)))
             coded.put(everywhere, stage.projected_zero.expand(count, -1))
-            for second, positions in enumerate(colours(size)):
-                hidden = stage.hidden(projected, coded if second else None, positions)
+            for later, places in enumerate(of_passes):
+                positions = places[going_on[places]]
+                hidden = stage.hidden(projected, coded if later else None, positions, of_rate)
                 group = code(number, 0, positions, stage.group_counts(hidden))
                 member = code(number, 1, positions, stage.member_counts(hidden, group))
                 index = group * self.members + member
                 indices[number, positions] = index
                 coded.put(positions, stage.projected_codes.index_select(0, index))
-            partial += self.books[number].index_select(0, indices[number])
+            partial[going_on] += self.books[number].index_select(0, indices[number, going_on])
+            going_on &= indices[number] != END
         return indices
 
 
@@ -65,11 +75,11 @@ class _Stage:
         self.projected_codes = self.project(book)  # (N, width / 2), and of no code:
         self.projected_zero = self.project(torch.zeros(1, book.shape[1], dtype=torch.float64))
 
-    def hidden(self, projected: Plane, coded: Plane | None, positions: Tensor) -> Tensor:
+    def hidden(self, projected: Plane, coded: Plane | None, positions: Tensor, of_rate: Tensor) -> Tensor:
         """(n, width) at n positions. projected: the sum of the stages before; coded: this stage's, or zero's, codes."""
         out = torch.empty(len(positions), self.width, dtype=torch.float64)
         for place, some in in_blocks(positions):
-            known = self.before(projected.around(some, self.before.taps))
+            known = self.before(projected.around(some, self.before.taps)) + of_rate
             if coded is not None:
                 known += self.neighbours(coded.around(some, self.neighbours.taps))
             out[place] = self.mix(known.clamp_(0, LIMIT), relu=True)

@@ -1,6 +1,6 @@
 """Latents to bytes and back, for every kind of latent. docs/format.md describes each.
 
-A payload has parts, the most important first: a VQ model's stages, or the channel groups of a KL prior. Each makes the
+A payload has parts, the most important first: stages of a VQ model, or the channel groups of a KL prior. Each makes the
 picture better, and the first alone is enough for one. Every part is a scan of its own, or, where that would not pay,
 all of them are one scan.
 """
@@ -31,9 +31,9 @@ def parse_payload(
     """
     if not scans:
         raise FormatError("has no whole scan: nothing of the picture has arrived")
-    if kind == PayloadKind.VQ_FIXED and isinstance(latent, VqLatent):
+    if kind == PayloadKind.VQ_FIXED and isinstance(latent, VqLatent) and latent.prior is None:
         return parse_vq_fixed(latent, scans, size, partial, most_parts)
-    if kind == PayloadKind.VQ_COUNTED and isinstance(latent, VqLatent):
+    if kind == PayloadKind.VQ_COUNTED and isinstance(latent, VqLatent) and latent.prior is None:
         return parse_vq_counted(latent, scans, size, partial, most_parts)
     if kind == PayloadKind.VQ_PRIOR and isinstance(latent, VqLatent) and latent.prior is not None:
         return parse_vq_prior(latent, scans, size, partial, most_parts)

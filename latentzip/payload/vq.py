@@ -12,20 +12,22 @@ from latentzip.entropy.counts import MOST_CODES, decode_counted, encode_counted
 from latentzip.errors import FormatError
 from latentzip.models.autoencoder import VqLatent
 from latentzip.models.exact_index_prior import ExactIndexPrior
-from latentzip.models.quantizer import NO_CODE
-from latentzip.payload.scans import Parsed, Payload, check_scans, join_or_split
+from latentzip.models.quantizer import END, NO_CODE
+from latentzip.payload.scans import Parsed, Payload, check_scans, join_or_split, rate_of_level
 
 _COUNTED_HEAD = 4  # bytes of a counted stage's length
 
 
-def pack_vq(latent: VqLatent, y: Tensor, stages: int, beam: int, *, split: bool = False) -> list[Payload]:
+def pack_vq(latent: VqLatent, y: Tensor, level: int, beam: int, *, split: bool = False) -> list[Payload]:
     """Kind 2 where the model has a prior of indices, else 1 and, if it can be, 6. split: see `join_or_split`.
 
-    y: the encoder's latent (1, C, h, w) float32.
+    y: the encoder's latent (1, C, h, w) float32; level: 0..255, or without a prior the number of stages.
     """
-    indices = latent.quantizer.search(y, stages, beam)
     if latent.prior is not None:
-        return [_pack_vq_prior(latent.exact, indices, split)]
+        price = latent.bit_price(rate_of_level(level))
+        return [_pack_vq_prior(latent.exact, latent.quantizer.search(y, beam=beam, price=price), level, split)]
+    stages = level
+    indices = latent.quantizer.search(y, stages, beam)
 
     def payload(kind: PayloadKind, parts: list[bytes]) -> Payload:
         return Payload(kind, join_or_split(lambda: b"".join(parts), lambda: list(parts), stages, split=split), indices)
@@ -108,17 +110,17 @@ def _index_bits(latent: VqLatent) -> int:
     return (latent.quantizer.codebooks.shape[1] - 1).bit_length()
 
 
-def _pack_vq_prior(prior: ExactIndexPrior, indices: Tensor, split: bool) -> Payload:
+def _pack_vq_prior(prior: ExactIndexPrior, indices: Tensor, level: int, split: bool) -> Payload:
     _, stages, height, width = indices.shape
-    digits = torch.stack([indices[0] // prior.members, indices[0] % prior.members]).flatten(2)  # (2, S, h w)
-    parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(stages)]
+    digits = torch.stack([indices[0] // prior.members, indices[0] % prior.members]).flatten(2)  # (2, K, h w)
+    steps: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(parts_of_stages(stages))]
 
     def code(stage: int, digit: int, positions: Tensor, counts: Tensor) -> Tensor:
         here = digits[digit, stage, positions]
-        parts[stage].append((here, counts))
+        steps[_part(stage)].append((here, counts))
         return here
 
-    prior.sweep(stages, (height, width), code)
+    prior.sweep(rate_of_level(level).item(), stages, (height, width), code)
 
     def range_coded(steps: list[tuple[Tensor, Tensor]]) -> bytes:
         encoder = DigitEncoder()
@@ -127,9 +129,9 @@ def _pack_vq_prior(prior: ExactIndexPrior, indices: Tensor, split: bool) -> Payl
         return encoder.finish()
 
     scans = join_or_split(
-        lambda: range_coded([step for part in parts for step in part]),
-        lambda: [range_coded(part) for part in parts],
-        stages,
+        lambda: range_coded([step for part in steps for step in part]),
+        lambda: [range_coded(part) for part in steps],
+        level,
         split=split,
     )
     return Payload(PayloadKind.VQ_PRIOR, scans, indices)
@@ -138,15 +140,28 @@ def _pack_vq_prior(prior: ExactIndexPrior, indices: Tensor, split: bool) -> Payl
 def parse_vq_prior(
     latent: VqLatent, scans: Sequence[bytes], size: tuple[int, int], partial: bool, most_parts: int | None
 ) -> Parsed:
-    stages = _stages_in(latent, scans)
-    wanted = check_scans(scans, stages, partial)
+    """Indices (1, K, h, w), END where a position has ended or nothing is there."""
+    stages = latent.quantizer.stages
+    parts = parts_of_stages(stages)
+    wanted = check_scans(scans, parts, partial)
     decoders = [DigitDecoder(data) for data in (scans[0][2:], *scans[1:])]
-    here = min(stages if wanted == 1 else len(scans), most_parts or stages)
+    here = min(parts if wanted == 1 else len(scans), most_parts or parts)
 
     def code(stage: int, _digit: int, _positions: Tensor, counts: Tensor) -> Tensor:
-        return torch.from_numpy(decoders[0 if wanted == 1 else stage].decode(counts.numpy())).long()
+        return torch.from_numpy(decoders[0 if wanted == 1 else _part(stage)].decode(counts.numpy())).long()
 
-    symbols = latent.exact.sweep(here, size, code)
-    for decoder in decoders[:here] if here == stages or wanted > 1 else []:
+    level = scans[0][1]
+    rate = rate_of_level(level)
+    symbols = latent.exact.sweep(rate.item(), min(stages, 2**here - 1), size, code)
+    for decoder in decoders[:here] if here == parts or wanted > 1 else []:
         decoder.finish()
-    return _parsed(latent, symbols.view(1, here, *size), stages)
+    return Parsed(symbols.view(1, stages, *size), latent.quantizer.decode, rate, level, (here, parts), nothing=END)
+
+
+def parts_of_stages(stages: int) -> int:
+    """How many parts the stages make: the first alone, then two, four, eight and so on together."""
+    return stages.bit_length()
+
+
+def _part(stage: int) -> int:
+    return (stage + 1).bit_length() - 1

@@ -4,11 +4,13 @@ import torch
 from torch import Tensor
 
 from latentzip.models.index_prior import tree_order
-from latentzip.models.quantizer import ResidualQuantizer, nearest_code
+from latentzip.models.quantizer import END, ResidualQuantizer, nearest_code
 from latentzip.training.parallel import World
 
 START_WEIGHT = 0.05  # of the first codes, in vectors a step: soon outweighed by data
 DEAD_BELOW = 0.02  # times the average use of a code
+# of the choices that ends bring: passes over the latents, vectors of a batch, all at one price, and their memory
+START_EPOCHS, START_BATCH, START_DECAY = 12, 8192, 0.95
 
 
 def k_means(vectors: Tensor, codes: int, iterations: int = 8) -> Tensor:
@@ -24,19 +26,40 @@ def k_means(vectors: Tensor, codes: int, iterations: int = 8) -> Tensor:
 
 
 @torch.no_grad()
-def start_codebooks(quantizer: ResidualQuantizer, latents: Tensor) -> None:
-    """Set every stage by k-means on what the stages before it leave of `latents` (P, C)."""
+def start_codebooks(quantizer: ResidualQuantizer, latents: Tensor, prices: Tensor) -> None:
+    """Set every stage by k-means on what the stages before it leave of `latents` (P, C).
+
+    Where positions end, the later stages are for those with much left; then all follow the choices that `search` makes
+    at each of the `prices`.
+    """
     residual = latents.float()
     for book in quantizer.codebooks:
         book.copy_(k_means(residual, len(book)))
         residual = residual - book[nearest_code(residual, book)]
+        if quantizer.ends:
+            book[END] = 0
+            error = residual.square().sum(1)
+            residual = residual[error.argsort(descending=True)[: max(len(residual) * 3 // 4, 8 * len(book))]]
+    if quantizer.ends:
+        averages = CodebookAverages(quantizer, START_DECAY)
+        for _ in range(START_EPOCHS):
+            for number, vectors in enumerate(latents[torch.randperm(len(latents))].split(START_BATCH)):  # type: ignore[no-untyped-call]
+                batch = vectors.T[None, :, :, None]
+                averages.update(batch, quantizer.search(batch, beam=1, price=prices[number % len(prices)].view(1)))
 
 
 @torch.no_grad()
 def order_codebooks(quantizer: ResidualQuantizer, leaf: int) -> None:
-    """Put codes that lie close together next to each other, `leaf` in a row, as the prior of indices wants them."""
-    for book in quantizer.codebooks:
-        book.copy_(book[tree_order(book, leaf)])
+    """Put codes that lie close together next to each other, `leaf` in a row, as the prior of indices wants them.
+
+    Code END stays where it is.
+    """
+    for stage, book in enumerate(quantizer.codebooks):
+        order = tree_order(book, leaf)
+        if quantizer.ends:
+            order = torch.cat([order.new_tensor([END]), order[order != END]])
+            quantizer.code_bits[stage] = quantizer.code_bits[stage][order]
+        book.copy_(book[order])
 
 
 class CodebookAverages:
@@ -51,32 +74,42 @@ class CodebookAverages:
         self.decay = decay
         stages, codes, _ = quantizer.codebooks.shape
         self.counts = torch.full((stages, codes), START_WEIGHT, device=quantizer.codebooks.device)
-        self.sums = quantizer.codebooks.detach() * START_WEIGHT
+        if quantizer.ends:
+            self.counts = START_WEIGHT * codes * torch.exp2(-quantizer.code_bits)
+        self.sums = quantizer.codebooks.detach() * self.counts[..., None]
         self.used = torch.zeros(stages, codes, dtype=torch.bool, device=self.counts.device)
 
     @torch.no_grad()
     def update(self, latent: Tensor, indices: Tensor) -> None:
         """latent (B, C, h, w) and the indices (B, K, h, w) chosen for it."""
         residual = latent.float().permute(0, 2, 3, 1).reshape(-1, latent.shape[1])
+        chosen = indices.permute(0, 2, 3, 1).reshape(-1, indices.shape[1])
         for stage, book in enumerate(self.quantizer.codebooks):
-            index = indices[:, stage].reshape(-1)
-            count = torch.bincount(index, minlength=len(book)).float()
-            count = self.world.sum(count)
+            index = chosen[:, stage]
+            count = self.world.sum(torch.bincount(index, minlength=len(book)).float())
             sums = self.world.sum(torch.zeros_like(book).index_add_(0, index, residual))
             self.counts[stage].lerp_(count, 1 - self.decay)
             self.sums[stage].lerp_(sums, 1 - self.decay)
             self.used[stage] |= count > 0
-            dead = self.counts[stage] < DEAD_BELOW * len(index) * self.world.size / len(book)
+            residual = residual - book[index]
+            dead = self.counts[stage] < DEAD_BELOW * count.sum() / len(book)
+            if self.quantizer.ends:
+                dead[END] = False
             if dead.any():
-                self._restart(stage, dead, residual)
-            old = book[index]
+                self._restart(stage, dead, residual + book[index], count.sum())
             book.copy_(self.sums[stage] / self.counts[stage].clamp_min(1e-5)[:, None])
-            residual = residual - old
+            if self.quantizer.ends:
+                book[END] = 0
+                share = (self.counts[stage] + 1e-3) / (self.counts[stage] + 1e-3).sum()
+                self.quantizer.code_bits[stage] = -share.log2()
+                residual, chosen = residual[index != END], chosen[index != END]
 
-    def _restart(self, stage: int, dead: Tensor, residual: Tensor) -> None:
-        """Dead codes become random vectors of this batch, with an average code's weight."""
+    def _restart(self, stage: int, dead: Tensor, residual: Tensor, number: Tensor) -> None:
+        """Dead codes become random vectors of this batch, with an average code's weight of `number` vectors."""
+        if not len(residual):  # of this process
+            residual = residual.new_zeros(1, residual.shape[1])
         places = dead.nonzero()[:, 0]
-        weight = len(residual) * self.world.size / len(dead)
+        weight = number / len(dead)
         chosen = residual[torch.randint(len(residual), (len(places),), device=residual.device)]
         self.sums[stage, places] = self.world.from_first(chosen) * weight
         self.counts[stage, places] = weight

@@ -141,7 +141,7 @@ class Trainer:
         self.discriminator_optimizer.step()
 
     def _sample_rates(self) -> Tensor:
-        """Rates (batch,) spread evenly over the model's range, jittered; of a VQ model, whole stages.
+        """Rates (batch,) spread evenly over the model's range, jittered; of a VQ model without a prior, whole stages.
 
         A function of the step, as batches and noise are, so that a resumed run goes on exactly.
         """
@@ -149,9 +149,9 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.settings.seed + self.step)
         rate = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
         config = self.model.config
-        if config.regularizer == "vq":
+        if config.regularizer == "vq" and not config.index_width:
             rate = torch.ceil(rate * config.stages).clamp(min=1) / config.stages
-        elif not config.learns_prior:
+        elif config.prior == "normal":
             rate = torch.ones(count)
         return rate
 

@@ -14,18 +14,19 @@ from torch import Tensor
 from latentzip.errors import TrainingError
 from latentzip.images import Pixels
 from latentzip.models.autoencoder import Autoencoder, KlLatent, NormalLatent, VqLatent
+from latentzip.models.config import STEP_CONSTANT, AutoencoderConfig
 from latentzip.training.codebook import order_codebooks, start_codebooks
+from latentzip.training.conversion import in_steps
 from latentzip.training.data import Pictures, batch_at
 from latentzip.training.settings import TrainSettings
-from latentzip.zoo.checkpoints import read_metadata, read_tensors
+from latentzip.zoo.checkpoints import read_config, read_tensors
 from latentzip.zoo.loading import locate
 
 PCA, RANDOM = "pca", "random"
 PATCHES = 30_000
-# For the Lagrangian bpp + lambda * MSE (8-bit units) at high rate, the best step is sqrt(26 / lambda): uniform
-# quantisation gives MSE = step**2 / 12, and a bit less per value costs four times the error.
-STEP_CONSTANT = 26.0
-LATENTS_PER_CODE, MOST_FROM_BATCH = 32, 8192  # for k-means
+# For codebooks; the later stages are for few of them where positions end.
+LATENTS_PER_CODE, LATENTS_PER_CODE_WITH_ENDS, MOST_FROM_BATCH = 32, 256, 8192
+START_RATES = 5  # at which codebooks with ends are made
 START_LOG_VARIANCE = -6.0  # a deviation of a twentieth of the latents'
 
 
@@ -41,10 +42,12 @@ def start(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> st
     taken: dict[str, Tensor] = {}
     if init != PCA:
         path = locate(init)
-        read_metadata(path)
+        config = read_config(path)
         wanted = model.state_dict()
-        given = read_tensors(path, ["encoder", "analysis", "latent", "decoder"])
-        taken = {name: t.float() for name, t in given.items() if name in wanted and wanted[name].shape == t.shape}
+        given = {n: t.float() for n, t in read_tensors(path, ["encoder", "analysis", "latent", "decoder"]).items()}
+        if isinstance(config, AutoencoderConfig) and config.learns_prior and isinstance(model.latent, VqLatent):
+            given = in_steps(given, config, model.config)
+        taken = {name: t for name, t in given.items() if name in wanted and wanted[name].shape == t.shape}
         if not taken:
             raise TrainingError(f"{path}: none of its tensors fits the model to be trained: choose another --init")
         if lacking := _lacking(wanted, taken, settings.train):
@@ -57,13 +60,19 @@ def start(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> st
     if len(taken) < len(model.state_dict()):
         start_from_principal_components(model, pictures.train, settings.seed)
     model.load_state_dict(taken, strict=False)
-    if isinstance(model.latent, VqLatent) and "latent.quantizer.codebooks" not in taken:
-        start_codebooks(model.latent.quantizer, _latents(model, pictures, settings))
+    if isinstance(model.latent, VqLatent) and _lacks_codebooks(model.latent, taken):
+        prices = model.latent.bit_price(torch.linspace(0, 1, START_RATES))
+        start_codebooks(model.latent.quantizer, _latents(model, pictures, settings), prices)
     if isinstance(model.latent, VqLatent) and model.latent.prior and not _has_prior(taken):
         order_codebooks(model.latent.quantizer, leaf=model.latent.prior.members)
     if init == PCA:
         return f"started from the principal components of {PATCHES} patches"
     return f"started {len(taken)} of {len(model.state_dict())} tensors from {init}"
+
+
+def _lacks_codebooks(latent: VqLatent, taken: dict[str, Tensor]) -> bool:
+    """Those of a model whose positions do not end are of no use to one whose positions do."""
+    return any(f"latent.quantizer.{name}" not in taken for name in latent.quantizer.state_dict())
 
 
 def _has_prior(taken: dict[str, Tensor]) -> bool:
@@ -79,7 +88,7 @@ def _lacking(wanted: dict[str, Tensor], taken: dict[str, Tensor], train: str) ->
 @torch.no_grad()
 def _latents(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> Tensor:
     """Latent vectors (P, C) of random crops, enough for k-means."""
-    wanted = LATENTS_PER_CODE * model.config.codebook_size
+    wanted = model.config.codebook_size * (LATENTS_PER_CODE_WITH_ENDS if model.config.index_width else LATENTS_PER_CODE)
     vectors: list[Tensor] = []
     for step in itertools.count():
         pixels = batch_at(pictures.train, step, settings.batch, settings.crop, settings.seed + 1)

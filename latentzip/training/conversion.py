@@ -1,0 +1,40 @@
+"""From a KL model's latent to one that vectors of codes are near to."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from latentzip.models.autoencoder import KlLatent
+from latentzip.models.config import AutoencoderConfig
+
+
+@torch.no_grad()
+def in_steps(tensors: dict[str, Tensor], kl: AutoencoderConfig, vq: AutoencoderConfig) -> dict[str, Tensor]:
+    """Encoder and decoder of a KL model, whose latent is then in quantisation steps of the middle of `vq`'s lambdas.
+
+    Its gains say how much an error of each channel matters; so all channels' errors matter alike, as the distance to a
+    code wants it (with kl-f16 that is 0.7 dB). The decoder takes the rate of the VQ model. What else is in `tensors`,
+    or not, stays so.
+    """
+    latent = KlLatent(kl)
+    latent.log_gain.copy_(tensors["latent.log_gain"])
+    low, high = (math.log(value) for value in kl.lambdas)
+    start, end = ((math.log(value) - low) / (high - low) for value in vq.lambdas)  # rates of the KL model
+    gain = latent.gain(torch.tensor([(start + end) / 2]).clamp(0, 1))[0]  # (C, 1, 1)
+
+    out = dict(tensors)
+    last = max((name for name in out if name.startswith("encoder.deep.") and name.endswith(".bias")), key=_depth)
+    for name in ("encoder.linear.bias", last):
+        weight = name.removesuffix("bias") + "weight"
+        out[name], out[weight] = out[name] * gain[:, 0, 0], out[weight] * gain[..., None]
+    out["decoder.linear.weight"] = out["decoder.linear.weight"] / gain[..., None]
+    first = out["decoder.deep.0.weight"]
+    of_rate = first[:, -1:]  # of the plane of the rate
+    out["decoder.deep.0.weight"] = torch.cat([first[:, :-1] / gain, of_rate * (end - start)], dim=1)
+    out["decoder.deep.0.bias"] = out["decoder.deep.0.bias"] + start * of_rate.sum((1, 2, 3))
+    return out
+
+
+def _depth(name: str) -> int:
+    return int(name.split(".")[2])
