@@ -55,9 +55,9 @@ class ResidualQuantizer(nn.Module):
         found = []
         with torch.autocast(latent.device.type, enabled=False):  # in bfloat16 another code may seem the nearest
             for number, picture in enumerate(vectors):
-                costs = norms if price is None else norms + price[number] * self.code_bits[:stages]
+                priced = None if price is None else price[number] * self.code_bits[:stages]
                 parts = picture.reshape(-1, picture.shape[-1]).split(-(-PATHS_AT_ONCE // beam))
-                found += [_best_path(part, books, costs, products, beam, self.ends) for part in parts]
+                found += [_best_path(part, books, norms, products, priced, beam) for part in parts]
         return torch.cat(found).view(*vectors.shape[:-1], len(books)).permute(0, 3, 1, 2).contiguous()
 
     def decode(self, indices: Tensor) -> Tensor:
@@ -77,35 +77,51 @@ def nearest_code(vectors: Tensor, codebook: Tensor) -> Tensor:
     return torch.cat([(norms - 2 * part @ codebook.T).argmin(1) for part in parts])
 
 
-def _best_path(vectors: Tensor, books: Tensor, costs: Tensor, products: Tensor, beam: int, ends: bool) -> Tensor:
+def _best_path(
+    vectors: Tensor, books: Tensor, norms: Tensor, products: Tensor, priced: Tensor | None, beam: int
+) -> Tensor:
     """vectors (P, C) -> indices (P, S).
 
-    codebooks (S, N, C); what each code costs beside its product with the residual (S, N); -2 times the codes (S, C, N).
+    codebooks (S, N, C); their squared norms (S, N); -2 times them (S, C, N); where there are ends, what the bits of
+    each code are worth (S, N).
     """
     residual = vectors[:, None]  # (P, W, C) of the W choices that are kept
     cost = residual.square().sum(2)  # squared error, and bits at their price
     chosen = torch.zeros(len(vectors), 1, 0, dtype=torch.int64, device=vectors.device)
-    ended = torch.full_like(cost[:, 0], math.inf)  # cost of the best choice that has ended
     best = torch.full((len(vectors), len(books)), END, device=vectors.device)
-    for book, of_code, product in zip(books, costs, products, strict=True):
-        if ends:
-            best, ended = _better(best, ended, chosen, cost[:, 0] + of_code[END])
-        more = torch.addmm(of_code, residual.flatten(0, 1), product).view(*cost.shape, -1)
-        if ends:
-            more[..., END] = math.inf
-        nearest, codes = _smallest(more, min(beam, len(book) - ends))
+    ended = torch.full_like(cost[:, 0], math.inf)  # cost of the best choice that has ended
+    going_on = torch.arange(len(vectors), device=vectors.device)
+    for stage, (book, norm, product) in enumerate(zip(books, norms, products, strict=True)):
+        if priced is not None:
+            worth = priced[stage]
+            _end(best, ended, going_on, chosen, cost[:, 0] + worth[END])
+            # at best another code leaves no error at all: where even that is dearer than to end, the search is over
+            least = (cost - residual.square().sum(2)).amin(1) + worth[END + 1 :].min()
+            keep = (least < ended[going_on]).nonzero()[:, 0]
+            if not len(keep):
+                return best
+            residual, cost, chosen, going_on = residual[keep], cost[keep], chosen[keep], going_on[keep]
+            norm = (norm + worth).index_fill(0, going_on.new_tensor([END]), math.inf)
+        more = torch.addmm(norm, residual.flatten(0, 1), product).view(*cost.shape, -1)
+        nearest, codes = _smallest(more, min(beam, len(book) - (priced is not None)))
         nearest = nearest + cost[..., None]
-        cost, place = nearest.flatten(1).topk(min(beam, nearest[0].numel()), dim=1, largest=False)
+        cost, place = nearest.flatten(1).topk(min(beam, nearest.shape[1] * nearest.shape[2]), dim=1, largest=False)
         parent, code = place // nearest.shape[2], codes.flatten(1).gather(1, place)
         residual = _rows(residual, parent) - book[code]
         chosen = torch.cat([_rows(chosen, parent), code[..., None]], dim=2)
-    return _better(best, ended, chosen, cost[:, 0])[0]
+    _end(best, ended, going_on, chosen, cost[:, 0])
+    return best
 
 
-def _better(best: Tensor, ended: Tensor, chosen: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
-    """What ends best, (P, S) and (P,), now that the first of `chosen` (P, W, s) may end at this cost (P,)."""
-    path = F.pad(chosen[:, 0], (0, best.shape[1] - chosen.shape[2]), value=END)
-    return torch.where((cost < ended)[:, None], path, best), torch.minimum(cost, ended)
+def _end(best: Tensor, ended: Tensor, places: Tensor, chosen: Tensor, cost: Tensor) -> None:
+    """Take note, in `best` (P, S) and `ended` (P,), of the places (p,) whose first choice may best end here.
+
+    chosen: (p, W, s); cost: (p,).
+    """
+    better = cost < ended[places]
+    here = places[better]
+    ended[here] = cost[better]
+    best[here] = F.pad(chosen[better, 0], (0, best.shape[1] - chosen.shape[2]), value=END)
 
 
 def _smallest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
