@@ -21,8 +21,6 @@ from latentzip.zoo.checkpoints import MODEL_NAME, fingerprint, read_tensors, sav
 from latentzip.zoo.loading import load_decoder, load_encoder, weights_for
 from latentzip.zoo.registry import built_in, find_by_fingerprint
 
-MIB = 1 << 20
-
 
 def test_the_manifest_is_true() -> None:
     entries = built_in()

@@ -151,6 +151,8 @@ class Autoencoder(nn.Module):
             return self._forward_kl(self.latent, y, rate)
         if isinstance(self.latent, NormalLatent):
             return self._forward_normal(self.latent, y, rate)
+        if self.latent.prior is not None:
+            return self._forward_vq_with_prior(self.latent, self.latent.prior, y, rate)
         return self._forward_vq(self.latent, y, rate)
 
     def _forward_kl(self, latent: KlLatent, y: Tensor, rate: Tensor) -> TrainingOutput:
@@ -192,8 +194,6 @@ class Autoencoder(nn.Module):
     def _forward_vq(self, latent: VqLatent, y: Tensor, rate: Tensor) -> TrainingOutput:
         """The first s stages of each picture's codes, with straight-through gradients to the encoder."""
         quantizer = latent.quantizer
-        if latent.prior is not None:
-            return self._forward_vq_with_prior(latent, latent.prior, y, rate)
         stages = (rate * quantizer.stages).round().long()
         indices = quantizer.search(y, beam=1)
         codes = torch.stack([book[indices[:, k]] for k, book in enumerate(quantizer.codebooks)], 1)

@@ -62,6 +62,17 @@ class ExactLayer:
         return torch.addmm(self.bias[:, None], self.matrix.T, x.T).floor_().clamp_(-LIMIT, LIMIT)
 
 
+class ExactRate:
+    """`prior.rate_network`."""
+
+    def __init__(self, network: nn.Sequential) -> None:
+        self.first, self.second = ExactLayer(network[0]), ExactLayer(network[2])
+
+    def __call__(self, rate: float) -> Tensor:
+        """rate in [0, 1] -> (1, width) activations."""
+        return self.second(self.first(units(torch.tensor([[rate]], dtype=torch.float64)), relu=True))
+
+
 def all_taps(side: int) -> Taps:
     reach = range(-(side // 2), side // 2 + 1)
     return [(dy, dx) for dy in reach for dx in reach]

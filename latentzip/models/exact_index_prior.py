@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from latentzip.models.exact import LIMIT, UNIT, ExactLayer, Plane, in_blocks, units
+from latentzip.models.exact import LIMIT, UNIT, ExactLayer, ExactRate, Plane, in_blocks, units
 from latentzip.models.index_prior import IndexPrior, StageContext, marked, passes
 from latentzip.models.quantizer import END
 from latentzip.tiling import Size
@@ -25,7 +25,7 @@ class ExactIndexPrior:
     def __init__(self, prior: IndexPrior, codebooks: Tensor) -> None:
         """prior: as it was trained; codebooks: (K, N, C)."""
         self.members = prior.members
-        self.rate = ExactLayer(prior.rate[0]), ExactLayer(prior.rate[2])
+        self.rate = ExactRate(prior.rate)
         self.books = units(marked(codebooks.detach().cpu()))  # (K, N, C + 1)
         self.stages = [_Stage(stage, book) for stage, book in zip(prior.stages, self.books, strict=True)]
 
@@ -37,7 +37,7 @@ class ExactIndexPrior:
         """
         count = size[0] * size[1]
         everywhere = torch.arange(count)
-        of_rate = self.rate[1](self.rate[0](units(torch.tensor([[rate]], dtype=torch.float64)), relu=True))
+        of_rate = self.rate(rate)
         partial = torch.zeros(count, self.books.shape[2], dtype=torch.float64)  # sum of the codes of the stages before
         going_on = torch.ones(count, dtype=torch.bool)
         of_passes = [mask.flatten().nonzero()[:, 0] for mask in passes(*size, going_on.device)]

@@ -9,6 +9,7 @@ from latentzip.models.exact import (
     ACTIVATION_BITS,
     LIMIT,
     ExactLayer,
+    ExactRate,
     Plane,
     colours,
     in_blocks,
@@ -30,7 +31,7 @@ class ExactHyperPrior:
     def __init__(self, prior: HyperPrior) -> None:
         """prior: as it was trained."""
         self.parts = prior.parts  # channels of each
-        self.rate = ExactLayer(prior.rate[0]), ExactLayer(prior.rate[2])
+        self.rate = ExactRate(prior.rate)
         self.synthesis = [ExactLayer(prior.synthesis[place]) for place in (0, 3, 6)]
         self.hyper_context = _Context(prior.hyper_context)
         self.contexts = [_Context(context) for context in prior.contexts]
@@ -41,7 +42,7 @@ class ExactHyperPrior:
         rate: in [0, 1]; size: (h, w). `code` is called once a pass. Positions are counted row by row. Returns the whole
         coded latent (h w, C) float32, which holds all sixteenths below 2**20.
         """
-        of_rate = self._of_rate(rate)
+        of_rate = self.rate(rate)
         height, width = hyper_size(size)
         everywhere = of_rate.expand(height * width, -1)
         hyperlatent, _ = self._both_passes(0, self.hyper_context, everywhere, [], (height, width), code)
@@ -66,11 +67,6 @@ class ExactHyperPrior:
             out[positions] = values = code(part, positions, mean, index).T.contiguous()
             plane.put(positions, units(values))
         return out, plane
-
-    def _of_rate(self, rate: float) -> Tensor:
-        """(1, width) activations."""
-        first, second = self.rate
-        return second(first(units(torch.tensor([[rate]], dtype=torch.float64)), relu=True))
 
     def _synthesized(self, hyperlatent: Tensor, size: Size, of_rate: Tensor) -> Tensor:
         """Activations (ceil(h/4) ceil(w/4), Ch) -> (h w, width)."""

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from latentzip.models.blocks import zero_init
 from latentzip.models.config import AutoencoderConfig
-from latentzip.models.prior import RATE_WIDTH, same
+from latentzip.models.prior import rate_network, same
 from latentzip.models.quantizer import END
 
 # (stage, digit: 0 or 1, logits in bits (B, D, h, w), positions to code, bool (B, h, w)) -> digits (B, h, w) int64
@@ -60,7 +60,7 @@ class IndexPrior(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.members = config.index_digits[1]
-        self.rate = nn.Sequential(same(1, RATE_WIDTH, 1), nn.ReLU(), same(RATE_WIDTH, config.index_width, 1))
+        self.rate = rate_network(config.index_width)
         self.stages = nn.ModuleList(StageContext(config, first=stage == 0) for stage in range(config.stages))
 
     def sweep(self, codebooks: Tensor, rate: Tensor, size: tuple[int, int], code: DigitPass) -> Tensor:

@@ -35,6 +35,11 @@ def same(in_channels: int, out_channels: int, side: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, side, padding=side // 2)
 
 
+def rate_network(width: int) -> nn.Sequential:
+    """Rate (B, 1, 1, 1) in [0, 1] -> what it tells a prior (B, width, 1, 1)."""
+    return nn.Sequential(same(1, RATE_WIDTH, 1), nn.ReLU(), same(RATE_WIDTH, width, 1))
+
+
 class GroupContext(nn.Module):
     """Mean and scale index of one channel group, from what is known everywhere, earlier groups and coded neighbours."""
 
@@ -99,7 +104,7 @@ class HyperPrior(nn.Module):
         super().__init__()
         hyper, width = config.hyper_channels, config.prior_width
         self.parts = (hyper, *config.prior_groups)
-        self.rate = nn.Sequential(same(1, RATE_WIDTH, 1), nn.ReLU(), same(RATE_WIDTH, width, 1))
+        self.rate = rate_network(width)
         self.synthesis = nn.Sequential(
             same(hyper, 4 * hyper, 1),
             nn.PixelShuffle(2),

@@ -113,7 +113,7 @@ def _index_bits(latent: VqLatent) -> int:
 def _pack_vq_prior(prior: ExactIndexPrior, indices: Tensor, level: int, split: bool) -> Payload:
     _, stages, height, width = indices.shape
     digits = torch.stack([indices[0] // prior.members, indices[0] % prior.members]).flatten(2)  # (2, K, h w)
-    steps: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(parts_of_stages(stages))]
+    steps: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(_parts(stages))]
 
     def code(stage: int, digit: int, positions: Tensor, counts: Tensor) -> Tensor:
         here = digits[digit, stage, positions]
@@ -142,7 +142,7 @@ def parse_vq_prior(
 ) -> Parsed:
     """Indices (1, K, h, w), END where a position has ended or nothing is there."""
     stages = latent.quantizer.stages
-    parts = parts_of_stages(stages)
+    parts = _parts(stages)
     wanted = check_scans(scans, parts, partial)
     decoders = [DigitDecoder(data) for data in (scans[0][2:], *scans[1:])]
     here = min(parts if wanted == 1 else len(scans), most_parts or parts)
@@ -158,7 +158,7 @@ def parse_vq_prior(
     return Parsed(symbols.view(1, stages, *size), latent.quantizer.decode, rate, level, (here, parts), nothing=END)
 
 
-def parts_of_stages(stages: int) -> int:
+def _parts(stages: int) -> int:
     """How many parts the stages make: the first alone, then two, four, eight and so on together."""
     return stages.bit_length()
 

@@ -14,8 +14,8 @@ def in_steps(tensors: dict[str, Tensor], kl: AutoencoderConfig, vq: AutoencoderC
     """Encoder and decoder of a KL model, whose latent is then in quantisation steps of the middle of `vq`'s lambdas.
 
     Its gains say how much an error of each channel matters; so all channels' errors matter alike, as the distance to a
-    code wants it (with kl-f16 that is 0.7 dB). The decoder takes the rate of the VQ model. What else is in `tensors`,
-    or not, stays so.
+    code wants it (with kl-f16 that is 0.7 dB). The decoder takes the rate of the VQ model. The other tensors are
+    given back as they are.
     """
     latent = KlLatent(kl)
     latent.log_gain.copy_(tensors["latent.log_gain"])
