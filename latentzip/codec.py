@@ -24,6 +24,7 @@ from latentzip.errors import FormatError, ModelError
 from latentzip.extras import pack_extras, parse_metadata, parse_transparency
 from latentzip.images import BitDepth, Picture
 from latentzip.models.autoencoder import Autoencoder, KlLatent, VqLatent
+from latentzip.models.bands import blocks_around
 from latentzip.models.cutting import cut_for_decoder, cut_for_encoder
 from latentzip.models.pictures import decode_latent, encode_pixels, seen_from
 from latentzip.models.posterior import GaussianPosterior
@@ -241,7 +242,8 @@ def latent_window(container: Container, model: LoadedDecoder, region: Window) ->
     size, picture = latent_size(container.header, model), Window(0, 0, container.header.height, container.header.width)
     if region.area == 0 or region.within(picture) != region:
         raise FormatError(f"is a picture of {picture.right}x{picture.bottom} pixels: the region does not lie within it")
-    return seen_from(region.over(model.config.factor), model.decoder, size, container.tile_plan)
+    seen = seen_from(region.over(model.config.factor), model.decoder, size, container.tile_plan)
+    return blocks_around(seen).within(Window.whole(size))
 
 
 def latent_size(header: Header, model: LoadedLatent) -> Size:
@@ -265,11 +267,13 @@ def paint(
     header, factor = container.header, model.config.factor
     alpha, metadata = parse_transparency(container), parse_metadata(container)
     region = region or Window(0, 0, header.height, header.width)
-    seen = latent_window(container, model, region)
-    cutting = cut_for_decoder(model.config, seen.times(factor).size, container.tile_plan, bounds)
+    there = latent_window(container, model, region)
+    cutting = cut_for_decoder(model.config, there.times(factor).size, container.tile_plan, bounds)
 
     def latent(window: Window) -> Tensor:
-        return parsed.to_latent(parsed.symbols[(..., *window.relative_to(seen).slices)])
+        blocks = blocks_around(window).within(there)
+        part = parsed.to_latent(parsed.symbols[(..., *blocks.relative_to(there).slices)])
+        return part[(..., *window.relative_to(blocks).slices)]
 
     size, window = latent_size(header, model), region.over(factor)
     pixels = decode_latent(model.decoder, latent, parsed.rate, size, window, factor, model.device, cutting, bit_depth)

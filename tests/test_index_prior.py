@@ -116,7 +116,7 @@ def test_a_digit_is_told_from_what_was_coded_before_it_alone(latent: VqLatent) -
     torch.manual_seed(0)
     indices = torch.randint(1, 32, (1, 3, 4, 6))
     before = logits_of(indices)
-    steps = [(stage, place) for stage in range(3) for place in ((2, 2), (1, 3), (2, 3))]
+    steps = [(stage, place) for stage in range(3) for place in ((0, 4), (2, 2), (1, 3), (2, 3))]
     for number, (stage, (y, x)) in enumerate(steps):
         changed = indices.clone()
         changed[0, stage, y, x] = (changed[0, stage, y, x] + 17) % 32 or 1  # another group
@@ -124,7 +124,7 @@ def test_a_digit_is_told_from_what_was_coded_before_it_alone(latent: VqLatent) -
         same = [torch.equal(a, b) for a, b in zip(before, after, strict=True)]
         assert all(same[: 2 * number + 1])  # up to the group's digit of this very pass
         assert not same[2 * number + 1]  # the member's digit depends on the group
-        assert all(not s for s in same[2 * number + 2 :: 2]) or number == len(steps) - 1
+        assert not all(same[2 * number + 2 :: 2]) or number == len(steps) - 1  # where it is near enough
 
 
 def random_indices(stages: int, height: int, width: int) -> torch.Tensor:
@@ -205,7 +205,7 @@ def test_the_exact_form_says_what_the_float_one_does(latent: VqLatent) -> None:
 
     coded = ExactIndexPrior(prior, books).sweep(rate.item(), 3, (12, 9), code)
     assert torch.equal(coded.view(3, 12, 9), indices[0])
-    assert order == [(stage, digit) for stage in range(3) for _ in range(3) for digit in (0, 1)]
+    assert order == [(stage, digit) for stage in range(3) for _ in range(4) for digit in (0, 1)]
     assert torch.allclose(bits, trained, rtol=0.01)
 
 

@@ -11,6 +11,7 @@ from conftest import IMAGES, TINY_KL, TINY_VQ, TINY_VQ_PRIOR, tiny_model
 from latentzip.errors import ModelError
 from latentzip.images import read_image
 from latentzip.models.autoencoder import Autoencoder, KlLatent
+from latentzip.models.bands import kinds, to_bands
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.families import config_from_json, config_to_json
 from latentzip.models.quantizer import END, ResidualQuantizer, nearest_code
@@ -134,19 +135,21 @@ def test_a_position_takes_as_many_stages_as_are_worth_their_bits(price: float) -
     quantizer.code_bits.uniform_(0.5, 4)
     latent = torch.randn(1, 4, 6, 7) * torch.linspace(0, 2, 7)
     found = quantizer.search(latent, beam=64, price=torch.tensor([price]))[0].flatten(1).T
+    kind = kinds(6, 7, latent.device).flatten().tolist()
     choices = [path for k in range(4) for path in itertools.product(range(1, 5), repeat=k)]
 
-    def cost(vector: torch.Tensor, path: tuple[int, ...]) -> float:
-        coded = (*path, END)[:3]
-        bits = sum(quantizer.code_bits[stage][code].item() for stage, code in enumerate(coded))
+    def cost(place: int, path: tuple[int, ...]) -> float:
+        coded, vector = (*path, END)[:3], vectors[place]
+        bits = sum(quantizer.code_bits[kind[place], stage, code].item() for stage, code in enumerate(coded))
         error = vector - sum(quantizer.codebooks[stage][code] for stage, code in enumerate(coded))
         return error.square().sum().item() + price * bits
 
     lengths = set()
-    for vector, indices in zip(latent[0].flatten(1).T, found.tolist(), strict=True):
+    vectors = to_bands(latent)[0].flatten(1).T
+    for place, indices in enumerate(found.tolist()):
         path = tuple(itertools.takewhile(lambda code: code != END, indices))
         assert all(code == END for code in indices[len(path) :])
-        assert cost(vector, path) == pytest.approx(min(cost(vector, choice) for choice in choices), abs=1e-4)
+        assert cost(place, path) == pytest.approx(min(cost(place, choice) for choice in choices), abs=1e-4)
         lengths.add(len(path))
     assert len(lengths) > 1 or price > 5
 

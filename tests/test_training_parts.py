@@ -13,6 +13,7 @@ from PIL import Image
 
 from latentzip.cli import progress
 from latentzip.errors import ModelError
+from latentzip.models.bands import KINDS, SHARED, from_bands
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.families import config_to_json
 from latentzip.models.quantizer import END, ResidualQuantizer
@@ -97,7 +98,7 @@ def test_codebooks_follow_the_latents_and_dead_codes_come_back() -> None:
     y = latents.T.reshape(1, 8, 20, 30)
     averages.update(y, quantizer.search(y, beam=1))
     assert min(averages.take_usage()) > 0.9
-    start_codebooks(quantizer, latents, torch.ones(1))
+    start_codebooks(quantizer, y, torch.ones(1))
     assert error() < before
 
 
@@ -105,19 +106,31 @@ def test_codebooks_with_ends_learn_what_is_worth_coding() -> None:
     """Half of the vectors are next to nothing: they end at once, which then costs a bit. The others do not."""
     torch.manual_seed(0)
     quantizer = ResidualQuantizer(3, 16, 4, ends=True).requires_grad_(False)
-    small = torch.arange(4000) % 2 == 0
-    latents = torch.where(small[:, None], 0.1, 4.0) * torch.randn(4000, 4)
-    start_codebooks(quantizer, latents, torch.tensor([0.1]))
-    indices = quantizer.search(latents.T[None, :, :, None], price=torch.tensor([0.1]))[0, :, :, 0]
-    assert ((indices[0] == END) == small).float().mean() > 0.95
-    assert quantizer.code_bits[0, END].item() == pytest.approx(1, abs=0.3)
-    assert torch.exp2(-quantizer.code_bits).sum(1).tolist() == pytest.approx([1, 1, 1], abs=1e-4)
+    small = torch.rand(1, 1, 64, 64) < 0.5
+    latents = from_bands(torch.where(small, 0.1, 4.0) * torch.randn(1, 4, 64, 64))
+    price = torch.tensor([0.1])
+    start_codebooks(quantizer, latents, price)
+    indices = quantizer.search(latents, price=price)
+    assert ((indices[0, 0] == END) == small[0, 0]).float().mean() > 0.95
+    assert quantizer.code_bits[:, 0, END].tolist() == pytest.approx([1] * KINDS, abs=0.3)
+    assert torch.allclose(torch.exp2(-quantizer.code_bits).sum(2), torch.ones(KINDS, 3), atol=1e-4)
     assert (quantizer.codebooks[:, END] == 0).all()
-    assert (quantizer.decode(indices.T[..., None, None])[~small, :, 0, 0] - latents[~small]).square().mean() < 4
-    before = quantizer.decode(indices.T[..., None, None])
+    before = quantizer.decode(indices)
+    assert (before - latents).square().mean() < 2
     order_codebooks(quantizer, 4)
-    again = quantizer.search(latents.T[None, :, :, None], price=torch.tensor([0.1]))[0, :, :, 0]
-    assert torch.allclose(quantizer.decode(again.T[..., None, None]), before, atol=1e-4)
+    assert torch.allclose(quantizer.decode(quantizer.search(latents, price=price)), before, atol=1e-4)
+
+
+def test_bits_follow_what_stands_at_a_position() -> None:
+    """Of even grounds the averages alone take codes; differences end at once, for hardly a bit."""
+    torch.manual_seed(0)
+    quantizer = ResidualQuantizer(2, 16, 4, ends=True).requires_grad_(False)
+    latents = (4 * torch.randn(16, 4, 1, 1)).expand(16, 4, 16, 16).clone()
+    latents[:, SHARED:] = 0
+    start_codebooks(quantizer, latents, torch.tensor([0.1]))
+    average, coarse, fine = quantizer.code_bits[:, 0, END].tolist()
+    assert average > 4
+    assert max(coarse, fine) < 0.2
 
 
 def test_pictures_of_every_kind_are_taken(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from latentzip.models.bands import places_in_block
 from latentzip.models.exact import LIMIT, UNIT, ExactLayer, ExactRate, Plane, in_blocks, units
 from latentzip.models.index_prior import IndexPrior, StageContext, marked, passes
 from latentzip.models.quantizer import END
@@ -40,6 +41,7 @@ class ExactIndexPrior:
         of_rate = self.rate(rate)
         partial = torch.zeros(count, self.books.shape[2], dtype=torch.float64)  # sum of the codes of the stages before
         going_on = torch.ones(count, dtype=torch.bool)
+        in_block = places_in_block(*size, going_on.device).flatten()
         of_passes = [mask.flatten().nonzero()[:, 0] for mask in passes(*size, going_on.device)]
         indices = torch.full((len(self.stages), count), END)
         for number, stage in enumerate(self.stages[:stages]):
@@ -51,7 +53,7 @@ class ExactIndexPrior:
             coded.put(everywhere, stage.projected_zero.expand(count, -1))
             for later, places in enumerate(of_passes):
                 positions = places[going_on[places]]
-                hidden = stage.hidden(projected, coded if later else None, positions, of_rate)
+                hidden = stage.hidden(projected, coded if later else None, positions, of_rate, in_block)
                 group = code(number, 0, positions, stage.group_counts(hidden))
                 member = code(number, 1, positions, stage.member_counts(hidden, group))
                 index = group * self.members + member
@@ -70,16 +72,22 @@ class _Stage:
         self.project, self.before = ExactLayer(stage.project), ExactLayer(stage.before)
         self.neighbours, self.mix = ExactLayer(stage.neighbours), ExactLayer(stage.mix)
         self.group, self.member = ExactLayer(stage.group), ExactLayer(stage.member)
-        self.of_group = units(stage.of_group.detach().cpu())
+        self.of_group, self.of_place = units(stage.of_group.detach().cpu()), units(stage.of_place.detach().cpu())
         self.width = stage.mix.in_channels
         self.projected_codes = self.project(book)  # (N, width / 2), and of no code:
         self.projected_zero = self.project(torch.zeros(1, book.shape[1], dtype=torch.float64))
 
-    def hidden(self, projected: Plane, coded: Plane | None, positions: Tensor, of_rate: Tensor) -> Tensor:
-        """(n, width) at n positions. projected: the sum of the stages before; coded: this stage's, or zero's, codes."""
+    def hidden(
+        self, projected: Plane, coded: Plane | None, positions: Tensor, of_rate: Tensor, in_block: Tensor
+    ) -> Tensor:
+        """(n, width) at n positions. projected: the sum of the stages before; coded: this stage's, or zero's, codes.
+
+        of_rate: (1, width); in_block: the place of every position (h w,).
+        """
         out = torch.empty(len(positions), self.width, dtype=torch.float64)
         for place, some in in_blocks(positions):
             known = self.before(projected.around(some, self.before.taps)) + of_rate
+            known += self.of_place.index_select(0, in_block[some])
             if coded is not None:
                 known += self.neighbours(coded.around(some, self.neighbours.taps))
             out[place] = self.mix(known.clamp_(0, LIMIT), relu=True)

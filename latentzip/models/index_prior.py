@@ -1,9 +1,10 @@
 """The learned prior of a VQ model's indices: how likely each code is, given the stages before it and its neighbours.
 
-Stage by stage, each in three passes (a quarter of the positions, those diagonal to them, the others), and each index in
-two digits: which group of codes, then which of the group. Where a position has ended, nothing is coded in later stages.
-The rate is known. Codebooks are ordered so that a group's codes lie close together, which makes the first digit easy to
-tell. This is the prior as it is trained; files are coded with its exact form (exact_index_prior).
+Stage by stage, each in four passes (averages of blocks, their coarse differences, the positions diagonal to those, the
+others), and each index in two digits: which group of codes, then which of the group. Where a position has ended, nothing
+is coded in later stages. The rate and the place in a block are known. Codebooks are ordered so that a group's codes lie
+close together, which makes the first digit easy to tell. This is the prior as it is trained; files are coded with its
+exact form (exact_index_prior).
 """
 
 import math
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latentzip.models.bands import BLOCK, kinds, places_in_block
 from latentzip.models.blocks import zero_init
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.prior import rate_network, same
@@ -32,6 +34,7 @@ class StageContext(nn.Module):
         self.project = same(config.latent_channels + 1, width // 2, 1)  # of a vector and of whether it is at its end
         self.before = same(width // 2, width, 3)
         self.neighbours = same(width // 2, width, 5 if first else 3)  # the first stage has nothing else
+        self.of_place = nn.Parameter(torch.zeros(BLOCK**2, width))  # what stands there differs by the place in a block
         self.mix = same(width, width, 1)
         self.group = zero_init(same(width, groups, 1))
         self.of_group = nn.Parameter(torch.zeros(groups, width))
@@ -40,7 +43,8 @@ class StageContext(nn.Module):
     def known(self, partial: Tensor, of_rate: Tensor) -> Tensor:
         """From the sum of the stages before, marked (B, C + 1, h, w), and what the rate tells (B, width, 1, 1)."""
         hidden: Tensor = self.before(self.project(partial)) + of_rate
-        return hidden
+        places = places_in_block(hidden.shape[2], hidden.shape[3], hidden.device)
+        return hidden + self.of_place[places].permute(2, 0, 1)
 
     def hidden(self, known: Tensor, coded: Tensor | None) -> Tensor:
         """`coded`: this stage's marked codes where they are known, zeros elsewhere, (B, C + 1, h, w); None: nowhere."""
@@ -111,10 +115,11 @@ class IndexPrior(nn.Module):
         return total.T
 
 
-def passes(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The positions of a stage's passes, bool (height, width): rows and columns even; both odd; the others."""
+def passes(height: int, width: int, device: torch.device) -> list[Tensor]:
+    """The positions of a stage's passes, bool (height, width): averages, coarse differences, both odd, the others."""
     rows, columns = torch.arange(height, device=device)[:, None] % 2, torch.arange(width, device=device) % 2
-    return (rows + columns) == 0, (rows + columns) == 2, (rows + columns) == 1
+    kind = kinds(height, width, device)
+    return [kind == 0, kind == 1, (rows + columns) == 2, (rows + columns) == 1]
 
 
 def marked(codebooks: Tensor) -> Tensor:

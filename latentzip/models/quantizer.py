@@ -1,10 +1,14 @@
 """Residual vector quantisation: each stage codes what the earlier ones left over."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from latentzip.models.bands import KINDS, from_bands, kinds, to_bands
+from latentzip.tiling import Size
 
 NO_CODE = -1  # an index that stands for the zero vector, where codes do not end
 VECTORS_AT_ONCE = 8192  # bounds the memory of their distances to all codes
@@ -20,7 +24,8 @@ class ResidualQuantizer(nn.Module):
     """K codebooks of N codes of C values. Nearest code in float32, ties to the lowest index.
 
     The first `s` stages alone are a coarser quantiser, so a file may be cut after any stage. With `ends`, a position
-    takes as many stages as are worth their bits: code END of every stage is the zero vector, and so is what follows.
+    takes as many stages as are worth their bits: code END of every stage is the zero vector, and so is what follows;
+    and what is coded are the bands of the latent (`models.bands`).
     """
 
     def __init__(self, stages: int, codes: int, channels: int, *, ends: bool = False) -> None:
@@ -28,9 +33,10 @@ class ResidualQuantizer(nn.Module):
         self.codebooks = nn.Parameter(torch.randn(stages, codes, channels))
         self.ends = ends
         if ends:
-            # what a choice of code costs, without its surroundings (stages, codes): what the search goes by
+            # what a choice of code costs, by what stands at its position, without its surroundings (KINDS, stages,
+            # codes): what the search goes by
             self.code_bits: Tensor
-            self.register_buffer("code_bits", torch.full((stages, codes), math.log2(codes)))
+            self.register_buffer("code_bits", torch.full((KINDS, stages, codes), math.log2(codes)))
             with torch.no_grad():
                 self.codebooks[:, END] = 0
 
@@ -49,24 +55,44 @@ class ResidualQuantizer(nn.Module):
         residual quantisers (Ai et al. 2015, doi 10.1016/j.neucom.2014.10.064). price: (B,), the squared error that a
         bit is worth, where there are ends (entropy-constrained quantisation: Chou et al. 1989, doi 10.1109/29.17498).
         """
-        vectors = latent.float().permute(0, 2, 3, 1)
+        batch, _, height, width = latent.shape
         books = self.codebooks[:stages].float()
         norms, products = books.square().sum(2), -2 * books.transpose(1, 2).contiguous()
-        found = []
+        vectors = self.vectors(latent).flatten(0, 1)
+        found = torch.empty(len(vectors), len(books), dtype=torch.int64, device=latent.device)
         with torch.autocast(latent.device.type, enabled=False):  # in bfloat16 another code may seem the nearest
-            for number, picture in enumerate(vectors):
-                priced = None if price is None else price[number] * self.code_bits[:stages]
-                parts = picture.reshape(-1, picture.shape[-1]).split(-(-PATHS_AT_ONCE // beam))
-                found += [_best_path(part, books, norms, products, priced, beam) for part in parts]
-        return torch.cat(found).view(*vectors.shape[:-1], len(books)).permute(0, 3, 1, 2).contiguous()
+            for places, worth in self._alike(batch, (height, width), price):
+                for some in torch.split(places, -(-PATHS_AT_ONCE // beam)):
+                    found[some] = _best_path(vectors[some], books, norms, products, worth, beam)
+        return found.view(batch, height, width, len(books)).permute(0, 3, 1, 2).contiguous()
+
+    def vectors(self, latent: Tensor) -> Tensor:
+        """What codes stand for, position by position: (B, C, h, w) -> (B, h w, C)."""
+        return (to_bands(latent.float()) if self.ends else latent.float()).flatten(2).transpose(1, 2)
+
+    def _alike(self, batch: int, size: Size, price: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Positions (n,), counted through all pictures, where bits are worth the same, and what they are (K, N)."""
+        device = self.codebooks.device
+        if price is None:
+            yield torch.arange(batch * size[0] * size[1], device=device), None
+            return
+        kind = kinds(*size, device).flatten().repeat(batch)
+        prices = price.repeat_interleave(size[0] * size[1])
+        for value in torch.unique(price):
+            for number, code_bits in enumerate(self.code_bits):
+                yield ((prices == value) & (kind == number)).nonzero()[:, 0], value * code_bits
 
     def decode(self, indices: Tensor) -> Tensor:
-        """indices (B, S, h, w) int, S <= K -> latent (B, C, h, w): the sum of the stages' codes; NO_CODE is none."""
+        """indices (B, S, h, w) int, S <= K -> latent (B, C, h, w), from the sum of the stages' codes; NO_CODE is none.
+
+        With ends, of whole blocks (`models.bands`).
+        """
         books = F.pad(self.codebooks, (0, 0, 0, 1))  # index -1 is the last row
         total = books[0][indices[:, 0]]
         for stage in range(1, indices.shape[1]):
             total = total + books[stage][indices[:, stage]]
-        return total.permute(0, 3, 1, 2).contiguous()
+        latent = total.permute(0, 3, 1, 2).contiguous()
+        return from_bands(latent) if self.ends else latent
 
 
 def nearest_code(vectors: Tensor, codebook: Tensor) -> Tensor:
@@ -78,7 +104,7 @@ def nearest_code(vectors: Tensor, codebook: Tensor) -> Tensor:
 
 
 def _best_path(
-    vectors: Tensor, books: Tensor, norms: Tensor, products: Tensor, priced: Tensor | None, beam: int
+    vectors: Tensor, books: Tensor, norms: Tensor, products: Tensor, worth: Tensor | None, beam: int
 ) -> Tensor:
     """vectors (P, C) -> indices (P, S).
 
@@ -92,18 +118,18 @@ def _best_path(
     ended = torch.full_like(cost[:, 0], math.inf)  # cost of the best choice that has ended
     going_on = torch.arange(len(vectors), device=vectors.device)
     for stage, (book, norm, product) in enumerate(zip(books, norms, products, strict=True)):
-        if priced is not None:
-            worth = priced[stage]
-            _end(best, ended, going_on, chosen, cost[:, 0] + worth[END])
+        if worth is not None:
+            of_codes = worth[stage]
+            _end(best, ended, going_on, chosen, cost[:, 0] + of_codes[END])
             # at best another code leaves no error at all: where even that is dearer than to end, the search is over
-            least = (cost - residual.square().sum(2)).amin(1) + worth[END + 1 :].min()
+            least = (cost - residual.square().sum(2)).amin(1) + of_codes[END + 1 :].min()
             keep = (least < ended[going_on]).nonzero()[:, 0]
             if not len(keep):
                 return best
             residual, cost, chosen, going_on = residual[keep], cost[keep], chosen[keep], going_on[keep]
-            norm = (norm + worth).index_fill(0, going_on.new_tensor([END]), math.inf)
+            norm = (norm + of_codes).index_fill(0, going_on.new_tensor([END]), math.inf)
         more = torch.addmm(norm, residual.flatten(0, 1), product).view(*cost.shape, -1)
-        nearest, codes = _smallest(more, min(beam, len(book) - (priced is not None)))
+        nearest, codes = _smallest(more, min(beam, len(book) - (worth is not None)))
         nearest = nearest + cost[..., None]
         cost, place = nearest.flatten(1).topk(min(beam, nearest.shape[1] * nearest.shape[2]), dim=1, largest=False)
         parent, code = place // nearest.shape[2], codes.flatten(1).gather(1, place)

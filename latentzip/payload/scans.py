@@ -25,9 +25,9 @@ class Payload:
 class Parsed:
     """symbols: VQ indices (1, S, h, w) int64, KL values in steps (1, C, h, w) float32 or int64, or the latent itself.
 
-    to_latent: gives what the decoder takes, (1, C, ...) float32, of all or a part of them. rate: the decoder's, (1,) in
-    [0, 1]. setting: the second byte of the payload's head. parts: how many of its parts are in the symbols, of how many
-    in all. nothing: the symbol that stands for nothing at all.
+    to_latent: gives what the decoder takes, (1, C, ...) float32, of all of them or of whole blocks (`models.bands`).
+    rate: the decoder's, (1,) in [0, 1]. setting: the second byte of the payload's head. parts: how many of its parts
+    are in the symbols, of how many in all. nothing: the symbol that stands for nothing at all.
     """
 
     symbols: Tensor

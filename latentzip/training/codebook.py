@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from latentzip.models.bands import KINDS, kinds
 from latentzip.models.index_prior import tree_order
 from latentzip.models.quantizer import END, ResidualQuantizer, nearest_code
 from latentzip.training.parallel import World
@@ -27,12 +28,12 @@ def k_means(vectors: Tensor, codes: int, iterations: int = 8) -> Tensor:
 
 @torch.no_grad()
 def start_codebooks(quantizer: ResidualQuantizer, latents: Tensor, prices: Tensor) -> None:
-    """Set every stage by k-means on what the stages before it leave of `latents` (P, C).
+    """Set every stage by k-means on what the stages before it leave of `latents` (B, C, h, w).
 
     Where positions end, the later stages are for those with much left; then all follow the choices that `search` makes
     at each of the `prices`.
     """
-    residual = latents.float()
+    residual = quantizer.vectors(latents).flatten(0, 1)
     for book in quantizer.codebooks:
         book.copy_(k_means(residual, len(book)))
         residual = residual - book[nearest_code(residual, book)]
@@ -43,9 +44,10 @@ def start_codebooks(quantizer: ResidualQuantizer, latents: Tensor, prices: Tenso
     if quantizer.ends:
         averages = CodebookAverages(quantizer, START_DECAY)
         for _ in range(START_EPOCHS):
-            for number, vectors in enumerate(latents[torch.randperm(len(latents))].split(START_BATCH)):  # type: ignore[no-untyped-call]
-                batch = vectors.T[None, :, :, None]
-                averages.update(batch, quantizer.search(batch, beam=1, price=prices[number % len(prices)].view(1)))
+            at_once = max(1, START_BATCH // latents[0, 0].numel())
+            for number, batch in enumerate(latents[torch.randperm(len(latents))].split(at_once)):  # type: ignore[no-untyped-call]
+                price = prices[number % len(prices)].expand(len(batch))
+                averages.update(batch, quantizer.search(batch, beam=1, price=price))
 
 
 @torch.no_grad()
@@ -58,7 +60,7 @@ def order_codebooks(quantizer: ResidualQuantizer, leaf: int) -> None:
         order = tree_order(book, leaf)
         if quantizer.ends:
             order = torch.cat([order.new_tensor([END]), order[order != END]])
-            quantizer.code_bits[stage] = quantizer.code_bits[stage][order]
+            quantizer.code_bits[:, stage] = quantizer.code_bits[:, stage, order]
         book.copy_(book[order])
 
 
@@ -73,46 +75,58 @@ class CodebookAverages:
         self.quantizer = quantizer
         self.decay = decay
         stages, codes, _ = quantizer.codebooks.shape
-        self.counts = torch.full((stages, codes), START_WEIGHT, device=quantizer.codebooks.device)
+        # by what stands at a position, if that makes a difference
+        self.counts = torch.full((1, stages, codes), START_WEIGHT, device=quantizer.codebooks.device)
         if quantizer.ends:
-            self.counts = START_WEIGHT * codes * torch.exp2(-quantizer.code_bits)
-        self.sums = quantizer.codebooks.detach() * self.counts[..., None]
+            self.counts = START_WEIGHT / KINDS * codes * torch.exp2(-quantizer.code_bits)
+        self.sums = quantizer.codebooks.detach() * self.counts.sum(0)[..., None]
         self.used = torch.zeros(stages, codes, dtype=torch.bool, device=self.counts.device)
 
     @torch.no_grad()
     def update(self, latent: Tensor, indices: Tensor) -> None:
         """latent (B, C, h, w) and the indices (B, K, h, w) chosen for it."""
-        residual = latent.float().permute(0, 2, 3, 1).reshape(-1, latent.shape[1])
-        chosen = indices.permute(0, 2, 3, 1).reshape(-1, indices.shape[1])
+        residual = self.quantizer.vectors(latent).flatten(0, 1)
+        chosen = indices.flatten(2).transpose(1, 2).flatten(0, 1)
+        number, codes = len(self.counts), self.counts.shape[2]
+        kind = torch.zeros_like(indices[0, 0])
+        if self.quantizer.ends:
+            kind = kinds(indices.shape[2], indices.shape[3], indices.device)
+        kind = kind.flatten().repeat(len(indices))
         for stage, book in enumerate(self.quantizer.codebooks):
             index = chosen[:, stage]
-            count = self.world.sum(torch.bincount(index, minlength=len(book)).float())
+            count = torch.bincount(kind * codes + index, minlength=number * codes).view(number, codes).float()
+            count = self.world.sum(count)
             sums = self.world.sum(torch.zeros_like(book).index_add_(0, index, residual))
-            self.counts[stage].lerp_(count, 1 - self.decay)
+            self.counts[:, stage].lerp_(count, 1 - self.decay)
             self.sums[stage].lerp_(sums, 1 - self.decay)
-            self.used[stage] |= count > 0
-            residual = residual - book[index]
-            dead = self.counts[stage] < DEAD_BELOW * count.sum() / len(book)
+            self.used[stage] |= count.sum(0) > 0
+            before, residual = residual, residual - book[index]
+            dead = self.counts[:, stage].sum(0) < DEAD_BELOW * count.sum() / codes
             if self.quantizer.ends:
                 dead[END] = False
+                count[:, END], before = 0, before[index != END]  # what ends needs no other code
             if dead.any():
-                self._restart(stage, dead, residual + book[index], count.sum())
-            book.copy_(self.sums[stage] / self.counts[stage].clamp_min(1e-5)[:, None])
+                self._restart(stage, dead, before, count.sum(1))
+            book.copy_(self.sums[stage] / self.counts[:, stage].sum(0).clamp_min(1e-5)[:, None])
             if self.quantizer.ends:
                 book[END] = 0
-                share = (self.counts[stage] + 1e-3) / (self.counts[stage] + 1e-3).sum()
-                self.quantizer.code_bits[stage] = -share.log2()
-                residual, chosen = residual[index != END], chosen[index != END]
+                likely = self.counts[:, stage] + 1e-3
+                self.quantizer.code_bits[:, stage] = -(likely / likely.sum(1, keepdim=True)).log2()
+                going_on = index != END
+                residual, chosen, kind = residual[going_on], chosen[going_on], kind[going_on]
 
     def _restart(self, stage: int, dead: Tensor, residual: Tensor, number: Tensor) -> None:
-        """Dead codes become random vectors of this batch, with an average code's weight of `number` vectors."""
+        """Dead codes become random vectors of this batch, with an average code's weight of the `number` vectors.
+
+        number: (kinds,).
+        """
         if not len(residual):  # of this process
             residual = residual.new_zeros(1, residual.shape[1])
         places = dead.nonzero()[:, 0]
         weight = number / len(dead)
         chosen = residual[torch.randint(len(residual), (len(places),), device=residual.device)]
-        self.sums[stage, places] = self.world.from_first(chosen) * weight
-        self.counts[stage, places] = weight
+        self.sums[stage, places] = self.world.from_first(chosen) * weight.sum()
+        self.counts[:, stage, places] = weight[:, None].expand(-1, len(places))
 
     def take_usage(self) -> list[float]:
         """Share of codes used since the last call, by stage."""

@@ -3,9 +3,10 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from latentzip.models.autoencoder import KlLatent
+from latentzip.models.autoencoder import Autoencoder, KlLatent
+from latentzip.models.bands import SHARED
 from latentzip.models.config import AutoencoderConfig
 
 
@@ -38,3 +39,30 @@ def in_steps(tensors: dict[str, Tensor], kl: AutoencoderConfig, vq: AutoencoderC
 
 def _depth(name: str) -> int:
     return int(name.split(".")[2])
+
+
+@torch.no_grad()
+def turn_to_shared(model: Autoencoder, latents: Tensor) -> Tensor:
+    """Turn a latent space so that its first channels are what neighbours share (`models.bands`).
+
+    latents: (N, C, h, w), of which it returns what they become. Shared are the directions in which the averages of
+    these maps differ most. Pictures stay the same, and so do distances between latents.
+    """
+    averages = latents.double().mean((2, 3))
+    _, directions = torch.linalg.eigh(torch.cov(averages.T))
+    shared = directions.flip(1)[:, :SHARED]
+    others = torch.eye(len(directions), dtype=torch.float64)
+    turn = torch.linalg.qr(torch.cat([shared, others], 1))[0].float()  # (C, C'), orthonormal
+
+    encoder, decoder = model.encoder, model.decoder
+    last, first = encoder.deep[-1], decoder.deep[0]
+    assert isinstance(last, nn.Conv2d)
+    assert isinstance(first, nn.Conv2d)
+    for layer in (encoder.linear, last):
+        assert layer.bias is not None
+        layer.weight.copy_(torch.einsum("cd,cixy->dixy", turn, layer.weight))
+        layer.bias.copy_(turn.T @ layer.bias)
+    decoder.linear.weight.copy_(torch.einsum("cd,cixy->dixy", turn, decoder.linear.weight))
+    channels = len(turn)  # the last input of the decoder's first layer is the rate
+    first.weight[:, :channels] = torch.einsum("cd,ocxy->odxy", turn, first.weight[:, :channels])
+    return torch.einsum("cd,nchw->ndhw", turn, latents).contiguous()

@@ -16,7 +16,7 @@ from latentzip.images import Pixels
 from latentzip.models.autoencoder import Autoencoder, KlLatent, NormalLatent, VqLatent
 from latentzip.models.config import STEP_CONSTANT, AutoencoderConfig
 from latentzip.training.codebook import order_codebooks, start_codebooks
-from latentzip.training.conversion import in_steps
+from latentzip.training.conversion import in_steps, turn_to_shared
 from latentzip.training.data import Pictures, batch_at
 from latentzip.training.settings import TrainSettings
 from latentzip.zoo.checkpoints import read_config, read_tensors
@@ -25,7 +25,7 @@ from latentzip.zoo.loading import locate
 PCA, RANDOM = "pca", "random"
 PATCHES = 30_000
 # For codebooks; the later stages are for few of them where positions end.
-LATENTS_PER_CODE, LATENTS_PER_CODE_WITH_ENDS, MOST_FROM_BATCH = 32, 256, 8192
+LATENTS_PER_CODE, LATENTS_PER_CODE_WITH_ENDS, MOST_SIDE = 32, 256, 24  # positions of a crop, one side
 START_RATES = 5  # at which codebooks with ends are made
 START_LOG_VARIANCE = -6.0  # a deviation of a twentieth of the latents'
 
@@ -57,12 +57,17 @@ def start(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> st
             )
     elif settings.train != "all":
         raise TrainingError(f"--train {settings.train} needs a model whose rest it keeps: give --init MODEL")
+    lacks_codebooks = isinstance(model.latent, VqLatent) and _lacks_codebooks(model.latent, taken)
+    if lacks_codebooks:  # a prior is of no use to other ones
+        taken = {name: t for name, t in taken.items() if not name.startswith("latent.")}
     if len(taken) < len(model.state_dict()):
         start_from_principal_components(model, pictures.train, settings.seed)
     model.load_state_dict(taken, strict=False)
-    if isinstance(model.latent, VqLatent) and _lacks_codebooks(model.latent, taken):
-        prices = model.latent.bit_price(torch.linspace(0, 1, START_RATES))
-        start_codebooks(model.latent.quantizer, _latents(model, pictures, settings), prices)
+    if isinstance(model.latent, VqLatent) and lacks_codebooks:
+        latents = _latents(model, pictures, settings)
+        if model.latent.quantizer.ends:
+            latents = turn_to_shared(model, latents)
+        start_codebooks(model.latent.quantizer, latents, model.latent.bit_price(torch.linspace(0, 1, START_RATES)))
     if isinstance(model.latent, VqLatent) and model.latent.prior and not _has_prior(taken):
         order_codebooks(model.latent.quantizer, leaf=model.latent.prior.members)
     if init == PCA:
@@ -87,16 +92,15 @@ def _lacking(wanted: dict[str, Tensor], taken: dict[str, Tensor], train: str) ->
 
 @torch.no_grad()
 def _latents(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> Tensor:
-    """Latent vectors (P, C) of random crops, enough for k-means."""
+    """Latents (N, C, h, w) of random crops, enough for k-means."""
     wanted = model.config.codebook_size * (LATENTS_PER_CODE_WITH_ENDS if model.config.index_width else LATENTS_PER_CODE)
-    vectors: list[Tensor] = []
+    latents: list[Tensor] = []
     for step in itertools.count():
         pixels = batch_at(pictures.train, step, settings.batch, settings.crop, settings.seed + 1)
-        y = model.encoder(pixels.float() / 127.5 - 1)
-        vectors.append(y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])[torch.randperm(y[:, 0].numel())[:MOST_FROM_BATCH]])
-        if sum(map(len, vectors)) >= wanted:
+        latents.append(model.encoder(pixels.float() / 127.5 - 1)[:, :, :MOST_SIDE, :MOST_SIDE].contiguous())
+        if sum(y[:, 0].numel() for y in latents) >= wanted:
             break
-    return torch.cat(vectors)[:wanted]
+    return torch.cat(latents)
 
 
 def start_from_principal_components(model: Autoencoder, pictures: list[Pixels], seed: int) -> None:
