@@ -1,10 +1,10 @@
 """The learned prior of a VQ model's indices: how likely each code is, given the stages before it and its neighbours.
 
 Stage by stage, each in four passes (averages of blocks, their coarse differences, the positions diagonal to those, the
-others), and each index in two digits: which group of codes, then which of the group. Where a position has ended, nothing
-is coded in later stages. The rate and the place in a block are known. Codebooks are ordered so that a group's codes lie
-close together, which makes the first digit easy to tell. This is the prior as it is trained; files are coded with its
-exact form (exact_index_prior).
+others), and each index in two digits: which group of codes, then which of the group. Nothing is coded where a position
+has ended. The rate and the place in a block are known. Codebooks are ordered so that a group's codes lie near each
+other, which makes the first digit easy to tell. This is the prior as it is trained; files are coded with its exact form
+(exact_index_prior).
 """
 
 import math
