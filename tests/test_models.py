@@ -43,10 +43,15 @@ def test_configs_that_cannot_be_built_are_refused() -> None:
         dataclasses.replace(TINY_KL, factor=1)
     with pytest.raises(ModelError, match="add up"):
         dataclasses.replace(TINY_KL, prior_groups=(3, 3))
+    with pytest.raises(ModelError, match="as many as the 2 widths"):
+        dataclasses.replace(TINY_KL, decoder_blocks=(1, 2, 3))
+    with pytest.raises(ModelError, match="coarser than the pixels"):
+        dataclasses.replace(TINY_KL, factor=2, detail_width=8)
 
 
 def test_a_config_survives_json() -> None:
-    assert config_from_json(config_to_json(TINY_VQ)) == TINY_VQ
+    for config in (TINY_VQ, dataclasses.replace(TINY_KL, encoder_blocks=(2, 1), detail_width=6)):
+        assert config_from_json(config_to_json(config)) == config
     for text in ("", "[]", "{}", '{"config_version": 9, "family": "lite"}', config_to_json(TINY_VQ)[:-1] + ', "x": 1}'):
         with pytest.raises(ModelError):
             config_from_json(text)

@@ -47,8 +47,13 @@ class AutoencoderConfig:
     factor: int = 16
     latent_channels: int = 128
     widths: tuple[int, ...] = (96, 192)
-    encoder_blocks: int = 2
-    decoder_blocks: int = 3
+    # residual blocks of every level, or of each, finest first
+    encoder_blocks: int | tuple[int, ...] = 2
+    decoder_blocks: int | tuple[int, ...] = 3
+    # of the decoder's path at twice the finest level's resolution, which adds what squares of `patch` pixels painted
+    # each from one position lack; 0: there is none
+    detail_width: int = 0
+    detail_blocks: int = 2
     # Lagrangian weights at rates 0 and 1 of the squared error (8-bit units) against bits per pixel: what the rates mean
     lambdas: tuple[float, float] = (0.0003, 0.006)
     # KL: channel groups that the prior codes one after the other, its widths, and the knots of the gain curve
@@ -69,6 +74,11 @@ class AutoencoderConfig:
                 f"a factor of {self.factor} with {len(self.widths)} levels cannot be built:"
                 f" take 1, 2, 4, 8, 16 or 32, and at most one level more than its power of two"
             )
+        for blocks in (self.encoder_blocks, self.decoder_blocks):
+            if isinstance(blocks, tuple) and len(blocks) != len(self.widths):
+                raise ModelError(f"blocks {blocks} must be as many as the {len(self.widths)} widths, or one number")
+        if self.detail_width and self.patch < 2:
+            raise ModelError("a path for detail needs a finest level coarser than the pixels")
         if self.regularizer not in ("kl", "vq"):
             raise ModelError(f"regularizer {self.regularizer!r} is unknown: it is 'kl' or 'vq'")
         if self.prior not in ("learned", "normal") or (self.prior == "normal" and self.regularizer != "kl"):

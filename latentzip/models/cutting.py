@@ -54,6 +54,8 @@ def _strip(config: AutoencoderConfig, size: Size, bounds: Bounds) -> int:
         return max(1, bounds.tile // config.factor) if bounds.tile else MAX_SIDE
     # values of a latent position: its pixels', and those of each level, which is twice as coarse as the one before
     levels: list[int] = [channels * 4**i for i, channels in enumerate(reversed(config.widths))]
+    if config.detail_width:
+        levels.append(config.detail_width * 4 ** len(config.widths))
     row_bytes = 4 * max(3 * config.factor**2, *levels) * -(-size[1] // config.factor)
     strip = max(1, STRIP_BYTES // row_bytes)
     if bounds.memory is None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from latentzip.models.blocks import residual_blocks, zero_init
 from latentzip.models.config import AutoencoderConfig
-from latentzip.models.strips import Rows, Sum, WithPlane, rows_of
+from latentzip.models.strips import Chain, Rows, Sum, WithPlane, rows_of
 
 
 class LiteEncoder(nn.Module):
@@ -19,15 +19,15 @@ class LiteEncoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        first, *deeper = config.widths
+        (first, count), *deeper = _levels(config.widths, config.encoder_blocks)
         layers: list[nn.Module] = [
             nn.PixelUnshuffle(config.patch),
             nn.Conv2d(3 * config.patch**2, first, 3, padding=1),
-            residual_blocks(first, config.encoder_blocks),
+            residual_blocks(first, count),
         ]
         finer = first
-        for width in deeper:
-            layers += [nn.Conv2d(finer, width, 4, stride=2, padding=1), residual_blocks(width, config.encoder_blocks)]
+        for width, count in deeper:
+            layers += [nn.Conv2d(finer, width, 4, stride=2, padding=1), residual_blocks(width, count)]
             finer = width
         layers.append(zero_init(nn.Conv2d(finer, config.moments, 1)))
         self.deep = nn.Sequential(*layers)
@@ -51,21 +51,25 @@ class LiteDecoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        *finer_widths, width = config.widths
+        *finer_levels, (width, count) = _levels(config.widths, config.decoder_blocks)
         layers: list[nn.Module] = [
             nn.Conv2d(config.latent_channels + 1, width, 3, padding=1),
-            residual_blocks(width, config.decoder_blocks),
+            residual_blocks(width, count),
         ]
-        for finer in reversed(finer_widths):
-            layers += [
-                nn.Conv2d(width, 4 * finer, 1),
-                nn.PixelShuffle(2),
-                residual_blocks(finer, config.decoder_blocks),
-            ]
+        for finer, count in reversed(finer_levels):
+            layers += [nn.Conv2d(width, 4 * finer, 1), nn.PixelShuffle(2), residual_blocks(finer, count)]
             width = finer
-        layers += [zero_init(nn.Conv2d(width, 3 * config.patch**2, 3, padding=1)), nn.PixelShuffle(config.patch)]
+        layers += _paint(width, config.patch)
         self.deep = nn.Sequential(*layers)
         self.linear = nn.ConvTranspose2d(config.latent_channels, 3, config.factor, stride=config.factor)
+        self.detail: nn.Sequential | None = None
+        if config.detail_width:
+            self.detail = nn.Sequential(
+                nn.Conv2d(width, 4 * config.detail_width, 1),
+                nn.PixelShuffle(2),
+                residual_blocks(config.detail_width, config.detail_blocks),
+                *_paint(config.detail_width, config.patch // 2),
+            )
 
     @property
     def last_layer(self) -> Tensor:
@@ -77,20 +81,41 @@ class LiteDecoder(nn.Module):
     def forward(self, latent: Tensor, rate: Tensor) -> Tensor:
         """latent: (B, C, h, w); rate: (B,) in [0, 1] -> image (B, 3, f h, f w), about [-1, 1], not clamped."""
         plane = rate.to(latent.dtype).view(-1, 1, 1, 1).expand(-1, 1, *latent.shape[2:])
-        out: Tensor = self.linear(latent) + self.deep(torch.cat([latent, plane], dim=1))
-        return out
+        features = self.deep[:-2](torch.cat([latent, plane], dim=1))
+        out: Tensor = self.linear(latent) + self.deep[-2:](features)
+        return out if self.detail is None else out + self.detail(features)
 
     def rows(self, rate: Tensor) -> Rows:
         """The same, for one latent strip by strip, at a rate (1,)."""
-        return Sum(rows_of(self.linear), WithPlane(rate, rows_of(self.deep)))
+        features, painted = rows_of(self.deep[:-2]), rows_of(self.deep[-2:])
+        if self.detail is not None:
+            painted = Sum(painted, rows_of(self.detail))
+        return Sum(rows_of(self.linear), WithPlane(rate, Chain([features, painted])))
 
     @property
     def reach(self) -> int:
         """How many latent positions away, to each side, a pixel still sees."""
-        seen, scale = 0.0, 1
-        for layer in self.deep.modules():
-            if isinstance(layer, nn.Conv2d):
-                seen += layer.kernel_size[0] // 2 / scale
-            elif isinstance(layer, nn.PixelShuffle):
-                scale *= layer.upscale_factor
-        return math.ceil(seen)
+        features, painted = _reach(self.deep[:-2], 0.0, 1), [self.deep[-2:]]
+        if self.detail is not None:
+            painted.append(self.detail)
+        return math.ceil(max(_reach(path, *features)[0] for path in painted))
+
+
+def _levels(widths: tuple[int, ...], blocks: int | tuple[int, ...]) -> list[tuple[int, int]]:
+    """Channels and residual blocks of each level, finest first."""
+    return list(zip(widths, blocks if isinstance(blocks, tuple) else [blocks] * len(widths), strict=True))
+
+
+def _paint(width: int, patch: int) -> list[nn.Module]:
+    """From features to squares of pixels. It starts at zero."""
+    return [zero_init(nn.Conv2d(width, 3 * patch**2, 3, padding=1)), nn.PixelShuffle(patch)]
+
+
+def _reach(path: nn.Module, seen: float, scale: int) -> tuple[float, int]:
+    """How far the path's outputs see, in positions of the latent, and how many of them lie in one, a side."""
+    for layer in path.modules():
+        if isinstance(layer, nn.Conv2d):
+            seen += layer.kernel_size[0] // 2 / scale
+        elif isinstance(layer, nn.PixelShuffle):
+            scale *= layer.upscale_factor
+    return seen, scale

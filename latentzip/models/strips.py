@@ -29,7 +29,7 @@ class Rows(ABC):
 def rows_of(layer: nn.Module) -> Rows:
     """A fresh start of a layer on a picture's rows: of convolutions, residual blocks, and what works on single rows."""
     if isinstance(layer, nn.Sequential):
-        return _Chain([rows_of(part) for part in layer])
+        return Chain([rows_of(part) for part in layer])
     if isinstance(layer, ResidualBlock):
         return _Residual(layer)
     if isinstance(layer, nn.Conv2d):
@@ -62,7 +62,9 @@ class WithPlane(Rows):
         return self.inner.feed(torch.cat([x, plane], dim=1).contiguous(memory_format=torch.channels_last), last)
 
 
-class _Chain(Rows):
+class Chain(Rows):
+    """One after the other."""
+
     def __init__(self, parts: list[Rows]) -> None:
         self.parts = parts
 
