@@ -18,7 +18,7 @@ from latentzip.models.config import AutoencoderConfig
 from latentzip.models.families import config_to_json
 from latentzip.models.quantizer import END, ResidualQuantizer
 from latentzip.training.codebook import CodebookAverages, k_means, order_codebooks, start_codebooks
-from latentzip.training.data import batch_at, batches, load_pictures
+from latentzip.training.data import DRAWN, batch_at, batches, load_pictures
 from latentzip.training.journal import Journal
 from latentzip.training.optimizer import MixedOptimizer
 from latentzip.training.run import read_config
@@ -33,6 +33,16 @@ def test_batches_are_a_function_of_the_step(photographs: Path) -> None:
     assert first.dtype == torch.uint8
     assert torch.equal(first, again)
     assert not torch.equal(first, next_step)
+
+
+def test_a_few_crops_are_drawn() -> None:
+    """Of noise, so that one tells them: rows of theirs hardly differ."""
+    noise = [np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)]
+    crops = torch.cat([batch_at(noise, step, 50, 64, seed=5) for step in range(20)]).float()
+    drawn = crops[(crops[:, :, 1:] - crops[:, :, :-1]).abs().median(3).values.mean((1, 2)) < 4]
+    assert 0.5 * DRAWN < len(drawn) / len(crops) < 1.5 * DRAWN
+    assert len(drawn.amin((2, 3)).unique(dim=0)) > len(drawn) / 2
+    assert (drawn.std((2, 3)).amax(1) == 0).any()
 
 
 def test_the_thread_that_prepares_batches_ends_with_them(photographs: Path) -> None:

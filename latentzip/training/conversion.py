@@ -25,8 +25,7 @@ def in_steps(tensors: dict[str, Tensor], kl: AutoencoderConfig, vq: AutoencoderC
     gain = latent.gain(torch.tensor([(start + end) / 2]).clamp(0, 1))[0]  # (C, 1, 1)
 
     out = dict(tensors)
-    last = max((name for name in out if name.startswith("encoder.deep.") and name.endswith(".bias")), key=_depth)
-    for name in ("encoder.linear.bias", last):
+    for name in ("encoder.linear.bias", _last_of_encoder(out)):
         weight = name.removesuffix("bias") + "weight"
         out[name], out[weight] = out[name] * gain[:, 0, 0], out[weight] * gain[..., None]
     out["decoder.linear.weight"] = out["decoder.linear.weight"] / gain[..., None]
@@ -35,6 +34,33 @@ def in_steps(tensors: dict[str, Tensor], kl: AutoencoderConfig, vq: AutoencoderC
     out["decoder.deep.0.weight"] = torch.cat([first[:, :-1] / gain, of_rate * (end - start)], dim=1)
     out["decoder.deep.0.bias"] = out["decoder.deep.0.bias"] + start * of_rate.sum((1, 2, 3))
     return out
+
+
+@torch.no_grad()
+def keep_principal(tensors: dict[str, Tensor], latents: Tensor, channels: int) -> dict[str, Tensor]:
+    """Encoder and decoder for the `channels` directions of a latent in which it has most.
+
+    latents: (N, C, h, w). What lies in other directions is lost; codes of fewer dimensions are nearer to what is left
+    (docs/training.md).
+    """
+    vectors = latents.double().movedim(1, -1).flatten(0, 2)
+    _, directions = torch.linalg.eigh(vectors.T @ vectors)
+    kept = directions.flip(1)[:, :channels].float()  # (C, C')
+
+    out = dict(tensors)
+    for name in ("encoder.linear.bias", _last_of_encoder(out)):
+        weight = name.removesuffix("bias") + "weight"
+        out[name], out[weight] = kept.T @ out[name], torch.einsum("cd,cixy->dixy", kept, out[weight])
+    out["decoder.linear.weight"] = torch.einsum("cd,cixy->dixy", kept, out["decoder.linear.weight"])
+    first = out["decoder.deep.0.weight"]
+    projected = torch.einsum("cd,ocxy->odxy", kept, first[:, :-1])
+    out["decoder.deep.0.weight"] = torch.cat([projected, first[:, -1:]], dim=1)
+    return out
+
+
+def _last_of_encoder(tensors: dict[str, Tensor]) -> str:
+    """The bias of the deep path's last layer."""
+    return max((name for name in tensors if name.startswith("encoder.deep.") and name.endswith(".bias")), key=_depth)
 
 
 def _depth(name: str) -> int:

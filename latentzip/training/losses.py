@@ -131,7 +131,9 @@ class Objective:
         """Which parts of which crops the costly losses see. The choice follows the step."""
         s = self.settings
         generator = torch.Generator().manual_seed(s.seed + step)
-        chosen = torch.randperm(batch, generator=generator)[: self.crops]
+        chosen: Tensor | slice = slice(None)
+        if self.crops < batch:
+            chosen = torch.randperm(batch, generator=generator)[: self.crops]
         small = min(s.perceptual_crop, side)
         top, left = torch.randint(0, side - small + 1, (2,), generator=generator).tolist()
         return Parts(chosen, top, left, small)
@@ -192,11 +194,11 @@ class Objective:
 class Parts:
     """A window of some pictures of a batch."""
 
-    chosen: Tensor  # (n,) int64
+    chosen: Tensor | slice  # (n,) int64, or all of them
     top: int
     left: int
     side: int
 
     def of(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (n, 3, side, side)."""
-        return x[self.chosen.to(x.device), :, self.top : self.top + self.side, self.left : self.left + self.side]
+        return x[self.chosen, :, self.top : self.top + self.side, self.left : self.left + self.side]

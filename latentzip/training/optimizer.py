@@ -21,10 +21,10 @@ class MixedOptimizer:
         """Modules in `slow` learn at `slow_share` of the rate."""
         self.slow_share = slow_share
         held_back = {id(p) for module in slow for p in module.parameters()}
-        self.kernels = [p for name, p in model.named_parameters() if _is_hidden_kernel(name, p)]
+        self.kernels = [p for name, p in model.named_parameters() if is_hidden_kernel(name, p)]
         hidden = set(map(id, self.kernels))
         rest = [p for p in model.parameters() if p.requires_grad and id(p) not in hidden]
-        self.matrices = [nn.Parameter(_as_matrix(p.data)) for p in self.kernels]
+        self.matrices = [nn.Parameter(as_matrix(p.data)) for p in self.kernels]
         for kernel, matrix in zip(self.kernels, self.matrices, strict=True):
             assert kernel.data_ptr() == matrix.data_ptr(), "a view is needed, so that a step reaches the kernel"
         self.parts: dict[str, torch.optim.Optimizer] = {
@@ -44,7 +44,7 @@ class MixedOptimizer:
 
     def step(self, learning_rate: float) -> None:
         for kernel, matrix in zip(self.kernels, self.matrices, strict=True):
-            matrix.grad = None if kernel.grad is None else _as_matrix(kernel.grad)
+            matrix.grad = None if kernel.grad is None else as_matrix(kernel.grad)
         for part in self.parts.values():
             for group in part.param_groups:
                 group["lr"] = learning_rate * (self.slow_share if group["slow"] else 1.0)
@@ -67,10 +67,10 @@ def _groups(parameters: list[nn.Parameter], slow: list[bool]) -> list[dict[str, 
     return [group for group in groups if group["params"]]
 
 
-def _is_hidden_kernel(name: str, p: Tensor) -> bool:
+def is_hidden_kernel(name: str, p: Tensor) -> bool:
     return p.requires_grad and p.ndim == 4 and min(p.shape[:2]) >= MIN_KERNEL_SIDE and ".linear." not in f".{name}"
 
 
-def _as_matrix(kernel: Tensor) -> Tensor:
+def as_matrix(kernel: Tensor) -> Tensor:
     """(O, I, kh, kw) -> (O, kh*kw*I), a view for channels-last memory: the order of columns is indifferent to Muon."""
     return kernel.permute(0, 2, 3, 1).reshape(kernel.shape[0], -1)
