@@ -194,7 +194,7 @@ def test_the_last_two_checkpoints_and_the_best_are_kept(
     scores = iter([1.0, 0.5, 0.8, 0.7])
 
     def validate(*_: object) -> Any:
-        return {"rates": [], "score": next(scores)}, read_image(IMAGES / "chelsea.png").pixels[:8, :8]
+        return {"rates": [], "score": next(scores), "silent": 0.0}, read_image(IMAGES / "chelsea.png").pixels[:8, :8]
 
     monkeypatch.setattr(loop, "validate", validate)
     pictures = load_pictures(photographs, 64, 1 << 30)

@@ -19,6 +19,9 @@ class Display(Protocol):
         """Where the run stands: the record that goes to the log, every few seconds."""
 
 
+WORTH_SAYING = 0.01  # of the silent share
+
+
 class Journal:
     def __init__(self, out: Path, display: Display) -> None:
         self.display = display
@@ -40,7 +43,8 @@ class Journal:
         rates = " | ".join(
             f"{r['bpp']:.3f} bpp {r['psnr']:.2f} dB perceptual {r['perceptual']:.3f}" for r in record["rates"]
         )
-        self.display.say(f"step {record['step']}  held out: {rates}  score {record['score']:.4f}")
+        silent = f"  silent {record['silent']:.0%}" if record["silent"] >= WORTH_SAYING else ""
+        self.display.say(f"step {record['step']}  held out: {rates}  score {record['score']:.4f}{silent}")
 
     def _write(self, kind: str, record: Record) -> None:
         with open(self._log, "a") as file:

@@ -15,10 +15,13 @@ from latentzip.errors import TrainingError
 from latentzip.images import Pixels
 from latentzip.models.autoencoder import Autoencoder, KlLatent, NormalLatent, VqLatent
 from latentzip.models.config import STEP_CONSTANT, AutoencoderConfig
+from latentzip.models.lite import LiteEncoder
 from latentzip.training.codebook import order_codebooks, start_codebooks
-from latentzip.training.conversion import in_steps, turn_to_shared
+from latentzip.training.conversion import in_steps, keep_principal, turn_to_shared
 from latentzip.training.data import Pictures, batch_at
+from latentzip.training.growth import can_widen, widen
 from latentzip.training.settings import TrainSettings
+from latentzip.training.silence import listening, revive
 from latentzip.zoo.checkpoints import read_config, read_tensors
 from latentzip.zoo.loading import locate
 
@@ -45,8 +48,8 @@ def start(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> st
         config = read_config(path)
         wanted = model.state_dict()
         given = {n: t.float() for n, t in read_tensors(path, ["encoder", "analysis", "latent", "decoder"]).items()}
-        if isinstance(config, AutoencoderConfig) and config.learns_prior and isinstance(model.latent, VqLatent):
-            given = in_steps(given, config, model.config)
+        if isinstance(config, AutoencoderConfig) and config.learns_prior:
+            given = _for_its_latent(given, config, model, pictures, settings)
         taken = {name: t for name, t in given.items() if name in wanted and wanted[name].shape == t.shape}
         if not taken:
             raise TrainingError(f"{path}: none of its tensors fits the model to be trained: choose another --init")
@@ -64,7 +67,7 @@ def start(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> st
         start_from_principal_components(model, pictures.train, settings.seed)
     model.load_state_dict(taken, strict=False)
     if isinstance(model.latent, VqLatent) and lacks_codebooks:
-        latents = _latents(model, pictures, settings)
+        latents = _latents(model.encoder, model.config, pictures, settings)
         if model.latent.quantizer.ends:
             latents = turn_to_shared(model, latents)
         start_codebooks(model.latent.quantizer, latents, model.latent.bit_price(torch.linspace(0, 1, START_RATES)))
@@ -72,7 +75,43 @@ def start(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> st
         order_codebooks(model.latent.quantizer, leaf=model.latent.prior.members)
     if init == PCA:
         return f"started from the principal components of {PATCHES} patches"
-    return f"started {len(taken)} of {len(model.state_dict())} tensors from {init}"
+    said = f"started {len(taken)} of {len(model.state_dict())} tensors from {init}"
+    if settings.train == "all" and (begun_anew := _revive(model, pictures, settings)):
+        said += f", {begun_anew} silent channels begun anew"
+    return said
+
+
+def _for_its_latent(
+    given: dict[str, Tensor],
+    config: AutoencoderConfig,
+    model: Autoencoder,
+    pictures: Pictures,
+    settings: TrainSettings,
+) -> dict[str, Tensor]:
+    """Tensors of a KL model, made to fit the latent of `model` where that is another one that they can be made for."""
+    if can_widen(config, model.config):
+        return widen(given, config, model, pictures.train, settings.seed)
+    if not isinstance(model.latent, VqLatent):
+        return given
+    given = in_steps(given, config, model.config)
+    channels = model.config.latent_channels
+    if channels < config.latent_channels:
+        encoder = LiteEncoder(config)
+        of_encoder = {n.removeprefix("encoder."): t for n, t in given.items() if n.startswith("encoder.")}
+        encoder.load_state_dict(of_encoder)
+        given = keep_principal(given, _latents(encoder, model.config, pictures, settings), channels)
+    return given
+
+
+@torch.no_grad()
+def _revive(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> int:
+    """Begin hidden channels anew that do nothing for some crops at the lowest, a middle and the highest rate."""
+    with listening(model) as listener:
+        for step, rate in enumerate((0.0, 0.5, 1.0)):
+            pixels = batch_at(pictures.train, step, settings.batch, settings.crop, settings.seed + 3)
+            served = model.config.served_rates([max(rate, 1e-6)])[0]
+            model(pixels.float() / 127.5 - 1, torch.full((settings.batch,), served))
+    return revive(model, listener)
 
 
 def _lacks_codebooks(latent: VqLatent, taken: dict[str, Tensor]) -> bool:
@@ -91,13 +130,13 @@ def _lacking(wanted: dict[str, Tensor], taken: dict[str, Tensor], train: str) ->
 
 
 @torch.no_grad()
-def _latents(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> Tensor:
-    """Latents (N, C, h, w) of random crops, enough for k-means."""
-    wanted = model.config.codebook_size * (LATENTS_PER_CODE_WITH_ENDS if model.config.index_width else LATENTS_PER_CODE)
+def _latents(encoder: LiteEncoder, config: AutoencoderConfig, pictures: Pictures, settings: TrainSettings) -> Tensor:
+    """Latents (N, C, h, w) of random crops, enough for k-means for a VQ model of this config."""
+    wanted = config.codebook_size * (LATENTS_PER_CODE_WITH_ENDS if config.index_width else LATENTS_PER_CODE)
     latents: list[Tensor] = []
     for step in itertools.count():
         pixels = batch_at(pictures.train, step, settings.batch, settings.crop, settings.seed + 1)
-        latents.append(model.encoder(pixels.float() / 127.5 - 1)[:, :, :MOST_SIDE, :MOST_SIDE].contiguous())
+        latents.append(encoder(pixels.float() / 127.5 - 1)[:, :, :MOST_SIDE, :MOST_SIDE].contiguous())
         if sum(y[:, 0].numel() for y in latents) >= wanted:
             break
     return torch.cat(latents)

@@ -15,6 +15,7 @@ from latentzip.files import write_atomically
 from latentzip.images import Pixels
 from latentzip.models.autoencoder import Autoencoder
 from latentzip.training.losses import Objective
+from latentzip.training.silence import listening
 
 MOST_PICTURES, SIDE = 8, 384
 RATES = (0.2, 0.5, 1.0)
@@ -27,14 +28,20 @@ def validate(
 ) -> tuple[dict[str, Any], Pixels]:
     """Figures at three rates with the averaged weights, on central crops, and a grid of pictures.
 
-    `score` is the objective without its adversarial part: smaller is better. The grid (H, W, 3) has a row for each
-    picture: the input, then its reconstructions, the lowest rate first.
+    `score` is the objective without its adversarial part: smaller is better. `silent` is the share of hidden channels
+    that do nothing (see `silence`). The grid (H, W, 3) has a row for each picture: the input, then its reconstructions,
+    the lowest rate first.
     """
     device = next(model.parameters()).device
     crops = [_central_crop(pixels, model.config.factor).to(device) for pixels in pictures[:MOST_PICTURES]]
     rows = [[_corner(x)] for x in crops[:GRID_PICTURES]]
     figures = []
-    with _in_place_of(model, averages), torch.no_grad(), objective.settings.autocast(device):
+    with (
+        _in_place_of(model, averages),
+        listening(model) as listener,
+        torch.no_grad(),
+        objective.settings.autocast(device),
+    ):
         for rate in model.config.served_rates(RATES):
             at_rate = []
             for i, x in enumerate(crops):
@@ -48,7 +55,8 @@ def validate(
             bpp, error, distance, score = torch.stack(at_rate).mean(0).tolist()
             psnr = 10 * math.log10(255**2 / max(error, 1e-9))
             figures.append({"rate": rate, "bpp": bpp, "psnr": psnr, "perceptual": distance, "score": score})
-    record = {"rates": figures, "score": sum(f["score"] for f in figures) / len(figures)}
+    score = sum(f["score"] for f in figures) / len(figures)
+    record = {"rates": figures, "score": score, "silent": listener.silent_share}
     return record, np.concatenate([np.concatenate(row, 1) for row in rows])
 
 
