@@ -96,7 +96,6 @@ def test_a_model_is_grown_and_trained(
 ) -> None:
     monkeypatch.setattr(start, "PATCHES", 1500)
     monkeypatch.setattr(growth, "BATCHES", 2)
-    monkeypatch.setattr(growth, "SIDE", 64)
     fields = {"latent_channels": 10, "prior_groups": [3, 7], "decoder_blocks": [2, 1]}
     arguments = [photographs, tiny_weights["kl"], tmp_path / "out", "--vgg", vgg_file, "--grow", json.dumps(fields)]
     options = ["--device", "cpu", "--batch", "2", "--crop", "64", "--minutes", "0.01", "0.01"]

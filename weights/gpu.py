@@ -221,7 +221,7 @@ class Stage:
     def _validate(self, held_out: list[Pixels]) -> None:
         record, _ = validate(self.model, self.averages, held_out, self.objective)
         figures = (f"{r['bpp']:.3f} bpp {r['psnr']:.2f} dB {r['perceptual']:.3f}" for r in record["rates"])
-        print("held out:", " | ".join(figures), flush=True)
+        print("held out:", " | ".join(figures), f"silent {record['silent']:.0%}", flush=True)
 
 
 def in_float32(model: Autoencoder) -> None:
@@ -232,13 +232,13 @@ def in_float32(model: Autoencoder) -> None:
     model.latent.prior.sweep = plain(model.latent.prior.sweep)  # type: ignore[method-assign]
 
 
-def grow(model: Path, fields: str, pictures: Pictures) -> Autoencoder:
+def grow(model: Path, fields: str, pictures: Pictures, settings: TrainSettings) -> Autoencoder:
     """The model with other fields of its config, given as JSON, begun from it as by `latentzip train --init`."""
     config = read_config(model)
     assert isinstance(config, AutoencoderConfig)
     changes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(fields).items()}
     grown = Autoencoder(dataclasses.replace(config, **changes))
-    print(start(grown, pictures, TrainSettings(max_steps=1, init=str(model))))
+    print(start(grown, pictures, dataclasses.replace(settings, init=str(model))))
     return grown
 
 
@@ -261,11 +261,6 @@ def main() -> None:
         torch.backends.cudnn.benchmark = True
     pictures = load_pictures(arguments.pictures, arguments.crop, 1 << 40)
     sample = Sampler(pictures.train, arguments.batch, arguments.crop, device)
-    model = grow(arguments.model, arguments.grow, pictures)
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    in_float32(model)
-    averages = copy.deepcopy(model.state_dict())
-    vgg = VggDistance(arguments.vgg).to(device)
     common = TrainSettings(
         max_minutes=arguments.minutes[0],
         init=arguments.model.stem,
@@ -277,6 +272,11 @@ def main() -> None:
         perceptual="none",
         disc_weight=0.0,
     )
+    model = grow(arguments.model, arguments.grow, pictures, common)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    in_float32(model)
+    averages = copy.deepcopy(model.state_dict())
+    vgg = VggDistance(arguments.vgg).to(device)
     with_vgg = dataclasses.replace(
         common,
         max_minutes=arguments.minutes[1],

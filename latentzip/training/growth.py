@@ -12,8 +12,9 @@ from latentzip.models.autoencoder import Autoencoder, KlLatent
 from latentzip.models.config import STEP_CONSTANT, AutoencoderConfig
 from latentzip.models.prior import index_of_scale
 from latentzip.training.data import batch_at
+from latentzip.training.settings import TrainSettings
 
-BATCHES, CROPS, SIDE = 24, 8, 192  # on which the directions are found
+BATCHES = 24  # on which the directions are found
 
 
 def can_widen(old: AutoencoderConfig, new: AutoencoderConfig) -> bool:
@@ -32,7 +33,7 @@ def can_widen(old: AutoencoderConfig, new: AutoencoderConfig) -> bool:
 
 @torch.no_grad()
 def widen(
-    given: dict[str, Tensor], old: AutoencoderConfig, new: Autoencoder, pictures: list[Pixels], seed: int
+    given: dict[str, Tensor], old: AutoencoderConfig, new: Autoencoder, pictures: list[Pixels], settings: TrainSettings
 ) -> dict[str, Tensor]:
     """Tensors of a model with `old`'s latent, for the channels of the model `new`.
 
@@ -47,7 +48,7 @@ def widen(
     assert isinstance(latent, KlLatent)
     assert isinstance(new.latent, KlLatent)
     kept, more, factor = old.latent_channels, config.latent_channels - old.latent_channels, old.factor
-    directions, regression, deviations = _what_is_missing(before, latent, pictures, more, seed)
+    directions, regression, deviations = _what_is_missing(before, latent, pictures, more, settings)
     scale = 127.5 / math.sqrt(STEP_CONSTANT / math.sqrt(config.lambdas[0] * config.lambdas[1]))
 
     out = dict(given)
@@ -90,7 +91,7 @@ def widen(
 
 
 def _what_is_missing(
-    model: Autoencoder, latent: KlLatent, pictures: list[Pixels], count: int, seed: int
+    model: Autoencoder, latent: KlLatent, pictures: list[Pixels], count: int, settings: TrainSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Directions (count, 3 f f) in which reconstructions lack most, and what the latent tells of the reconstruction.
 
@@ -98,11 +99,11 @@ def _what_is_missing(
     deviations (count,) are those of what is lacking.
     """
     factor = model.config.factor
-    rate = torch.ones(CROPS)
+    rate = torch.ones(settings.batch)
     gain = latent.gain(rate)
     missing, painted, known = [], [], []
     for step in range(BATCHES):
-        x = batch_at(pictures, step, CROPS, SIDE, seed + 2).float() / 127.5 - 1
+        x = batch_at(pictures, step, settings.batch, settings.crop, settings.seed + 2).float() / 127.5 - 1
         y = model.encoder(x)
         x_hat = model.decoder(torch.round(y * gain) / gain, rate)
         missing.append(_squares(x - x_hat, factor))

@@ -90,7 +90,7 @@ def _for_its_latent(
 ) -> dict[str, Tensor]:
     """Tensors of a KL model, made to fit the latent of `model` where that is another one that they can be made for."""
     if can_widen(config, model.config):
-        return widen(given, config, model, pictures.train, settings.seed)
+        return widen(given, config, model, pictures.train, settings)
     if not isinstance(model.latent, VqLatent):
         return given
     given = in_steps(given, config, model.config)
