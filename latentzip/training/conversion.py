@@ -25,7 +25,7 @@ def in_steps(tensors: dict[str, Tensor], kl: AutoencoderConfig, vq: AutoencoderC
     gain = latent.gain(torch.tensor([(start + end) / 2]).clamp(0, 1))[0]  # (C, 1, 1)
 
     out = dict(tensors)
-    for name in ("encoder.linear.bias", _last_of_encoder(out)):
+    for name in ("encoder.linear.bias", last_of_encoder(out)):
         weight = name.removesuffix("bias") + "weight"
         out[name], out[weight] = out[name] * gain[:, 0, 0], out[weight] * gain[..., None]
     out["decoder.linear.weight"] = out["decoder.linear.weight"] / gain[..., None]
@@ -48,7 +48,7 @@ def keep_principal(tensors: dict[str, Tensor], latents: Tensor, channels: int) -
     kept = directions.flip(1)[:, :channels].float()  # (C, C')
 
     out = dict(tensors)
-    for name in ("encoder.linear.bias", _last_of_encoder(out)):
+    for name in ("encoder.linear.bias", last_of_encoder(out)):
         weight = name.removesuffix("bias") + "weight"
         out[name], out[weight] = kept.T @ out[name], torch.einsum("cd,cixy->dixy", kept, out[weight])
     out["decoder.linear.weight"] = torch.einsum("cd,cixy->dixy", kept, out["decoder.linear.weight"])
@@ -58,7 +58,7 @@ def keep_principal(tensors: dict[str, Tensor], latents: Tensor, channels: int) -
     return out
 
 
-def _last_of_encoder(tensors: dict[str, Tensor]) -> str:
+def last_of_encoder(tensors: dict[str, Tensor]) -> str:
     """The bias of the deep path's last layer."""
     return max((name for name in tensors if name.startswith("encoder.deep.") and name.endswith(".bias")), key=_depth)
 

@@ -11,6 +11,7 @@ from latentzip.images import Pixels
 from latentzip.models.autoencoder import Autoencoder, KlLatent
 from latentzip.models.config import STEP_CONSTANT, AutoencoderConfig
 from latentzip.models.prior import index_of_scale
+from latentzip.training.conversion import last_of_encoder
 from latentzip.training.data import batch_at
 from latentzip.training.settings import TrainSettings
 
@@ -54,17 +55,16 @@ def widen(
     out = dict(given)
     # encoder: scale * (b x - R y - constant), where y is what the old channels are
     of_latent, constant = regression[:, :-1], regression[:, -1]
-    last = max(
-        (n for n in out if n.startswith("encoder.deep.") and n.endswith(".weight")), key=lambda n: int(n.split(".")[2])
-    )
+    last_bias = last_of_encoder(out)
+    last = last_bias.replace("bias", "weight")
     linear, deep = out["encoder.linear.weight"], out[last]
-    linear_bias, deep_bias = out["encoder.linear.bias"], out[last.replace("weight", "bias")]
+    linear_bias, deep_bias = out["encoder.linear.bias"], out[last_bias]
     squares = directions.view(more, 3, factor, factor)
     seen = torch.einsum("mc,cixy->mixy", of_latent, linear)
     out["encoder.linear.weight"] = torch.cat([linear, scale * (squares - seen)])
     out["encoder.linear.bias"] = torch.cat([linear_bias, -scale * (of_latent @ linear_bias + constant)])
     out[last] = torch.cat([deep, -scale * torch.einsum("mc,cixy->mixy", of_latent, deep)])
-    out[last.replace("weight", "bias")] = torch.cat([deep_bias, -scale * (of_latent @ deep_bias)])
+    out[last_bias] = torch.cat([deep_bias, -scale * (of_latent @ deep_bias)])
     # decoder
     out["decoder.linear.weight"] = torch.cat([out["decoder.linear.weight"], squares / scale])
     first = out["decoder.deep.0.weight"]  # its last input is the rate
