@@ -1,5 +1,6 @@
 """What a run stands on: its pictures, its optimiser, its codebooks."""
 
+import dataclasses
 import sys
 import threading
 import types
@@ -8,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import IMAGES, TINY_VQ
+from conftest import IMAGES, TINY_KL, TINY_VQ
 from PIL import Image
 
 from latentzip.cli import progress
 from latentzip.errors import ModelError
+from latentzip.models.autoencoder import Autoencoder
 from latentzip.models.bands import KINDS, SHARED, from_bands
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.families import config_to_json
@@ -20,8 +22,9 @@ from latentzip.models.quantizer import END, ResidualQuantizer
 from latentzip.training.codebook import CodebookAverages, k_means, order_codebooks, start_codebooks
 from latentzip.training.data import DRAWN, batch_at, batches, load_pictures
 from latentzip.training.journal import Journal
-from latentzip.training.optimizer import MixedOptimizer
-from latentzip.training.run import read_config
+from latentzip.training.optimizer import WEIGHT_DECAY, MixedOptimizer
+from latentzip.training.run import new_config, read_config
+from latentzip.zoo.checkpoints import save_weights
 
 
 def test_batches_are_a_function_of_the_step(photographs: Path) -> None:
@@ -77,6 +80,20 @@ def test_muon_moves_the_kernels_themselves() -> None:
     step = (model[0].weight - before[0]).detach().permute(0, 2, 3, 1).reshape(40, -1)
     singular = torch.linalg.svdvals(step)
     assert singular.max() / singular.min() < 5  # orthogonalised: all directions move alike
+
+
+def test_kernels_of_hidden_layers_decay() -> None:
+    """Without a gradient Muon's steps are none, and what is left is the decay; biases keep their size."""
+    model = torch.nn.Conv2d(32, 32, 3).to(memory_format=torch.channels_last)
+    kernel, bias = model.weight.detach().clone(), model.bias.detach().clone()  # type: ignore[union-attr]
+    optimizer = MixedOptimizer(model, 0.01)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    for _ in range(10):
+        optimizer.step(0.01)
+    assert torch.allclose(model.weight, kernel * (1 - 0.01 * WEIGHT_DECAY) ** 10, atol=1e-7)
+    assert model.weight.abs().sum() < 0.995 * kernel.abs().sum()
+    assert torch.equal(model.bias, bias)  # type: ignore[arg-type]
 
 
 def test_k_means_finds_clusters() -> None:
@@ -258,3 +275,19 @@ def test_architectures_are_read_from_json(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(ModelError, match=rf"config\.json: .*{message}"):
             read_config(path)
+
+
+def test_a_new_latent_space_lies_between_the_networks_of_its_start(tmp_path: Path) -> None:
+    old = dataclasses.replace(TINY_KL, encoder_blocks=(2, 0), decoder_blocks=(1, 3), detail_width=6)
+    path = tmp_path / "old.safetensors"
+    save_weights(path, old, Autoencoder(old).state_dict(), {})
+    new = new_config(str(path), "vq", None, None)
+    assert (new.regularizer, new.factor, new.latent_channels) == ("vq", old.factor, 128)
+    assert (new.widths, new.encoder_blocks, new.decoder_blocks) == (old.widths, (2, 0), (1, 3))
+    assert (new.detail_width, new.detail_blocks) == (6, old.detail_blocks)
+    assert new_config(str(path), None, None, "normal").encoder_blocks == (2, 0)
+    assert new_config(str(path), None, 8, None) == AutoencoderConfig.for_factor("kl", 8)  # other levels
+    for init in (None, "pca"):
+        assert new_config(init, "vq", None, None) == AutoencoderConfig.for_factor("vq", 16)
+    with pytest.raises(ModelError, match="no such model"):
+        new_config(str(tmp_path / "none.safetensors"), "vq", None, None)

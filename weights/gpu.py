@@ -24,7 +24,7 @@ from latentzip.models.autoencoder import Autoencoder, KlLatent
 from latentzip.models.config import AutoencoderConfig
 from latentzip.training.data import DRAWN, Pictures, load_pictures
 from latentzip.training.losses import Objective
-from latentzip.training.optimizer import as_matrix, is_hidden_kernel
+from latentzip.training.optimizer import WEIGHT_DECAY, as_matrix, is_hidden_kernel
 from latentzip.training.perceptual import PerceptualDistance, VggDistance
 from latentzip.training.settings import TrainSettings
 from latentzip.training.start import start
@@ -128,6 +128,7 @@ class StackedOptimizer:
             momentum.lerp_(gradient, 1 - self.MOMENTUM)
             step = self._orthogonal(gradient.lerp(momentum, self.MOMENTUM).bfloat16()).float()
             size = 0.2 * math.sqrt(max(step.shape[1:]))
+            torch._foreach_mul_(matrices, 1 - self.learning_rate * WEIGHT_DECAY)
             torch._foreach_add_(matrices, list((step * (-size * self.learning_rate)).unbind()))
         self.adamw.step()
 
@@ -251,7 +252,9 @@ def main() -> None:
     parser.add_argument("--grow", default="{}", help="fields of AutoencoderConfig as JSON")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--crop", type=int, default=192)
-    parser.add_argument("--minutes", type=float, nargs=2, default=(2.5, 7.2), help="of squared error, and with VGG16")
+    parser.add_argument(
+        "--minutes", type=float, nargs=2, default=(0.0, 9.7), help="of squared error, and with VGG16 (docs/training.md)"
+    )
     parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()
 
@@ -290,6 +293,8 @@ def main() -> None:
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     for settings, perceptual in ((common, None), (with_vgg, vgg)):
+        if not settings.max_minutes:
+            continue
 
         def save(steps: int, minutes: float, settings: TrainSettings = settings) -> None:
             notes = {"steps": str(steps), "minutes": f"{minutes:.1f}", "settings": settings.to_public_json()}

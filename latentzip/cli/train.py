@@ -144,16 +144,14 @@ def train(
     }
     given = {k: v.value if isinstance(v, Enum) else v for k, v in wishes.items() if v is not None}
     from latentzip.cli.progress import training_display
-    from latentzip.training.run import name_run, read_config
+    from latentzip.training.run import name_run, new_config, read_config
     from latentzip.training.run import train as run
 
     architecture: AutoencoderConfig | None = None
     if config is not None:
         architecture = read_config(config)
     elif regularizer is not None or factor is not None or prior is not None:
-        architecture = AutoencoderConfig.for_factor(
-            (regularizer or Regularizer.kl).value, 16 if factor is None else factor, (prior or Prior.learned).value
-        )
+        architecture = new_config(init, regularizer and regularizer.value, factor, prior and prior.value)
     with training_display() as display:
         run(
             data,

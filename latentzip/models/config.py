@@ -1,5 +1,6 @@
 """The one description of an autoencoder, from which every module is built and which travels inside its weights file."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterable
@@ -112,6 +113,13 @@ class AutoencoderConfig:
             index_width=128 if regularizer == "vq" else 0,
         )
 
+    def with_networks_of(self, other: "AutoencoderConfig") -> "AutoencoderConfig":
+        """This latent space between the encoder and the decoder of `other`; of another factor they do not fit."""
+        if other.factor != self.factor:
+            return self
+        names = ("widths", "encoder_blocks", "decoder_blocks", "detail_width", "detail_blocks")
+        return dataclasses.replace(self, **{name: getattr(other, name) for name in names})
+
     @property
     def learns_prior(self) -> bool:
         return self.regularizer == "kl" and self.prior == "learned"
@@ -137,6 +145,19 @@ class AutoencoderConfig:
         if self.regularizer == "vq" and not self.index_width:
             return sorted({math.ceil(rate * self.stages) / self.stages for rate in rates})
         return [1.0] if self.prior == "normal" else list(rates)
+
+    @property
+    def step(self) -> float:
+        """The quantisation step that is right in the middle of the lambdas, in 8-bit levels of a pixel."""
+        low, high = self.lambdas
+        return math.sqrt(STEP_CONSTANT / math.sqrt(low * high))
+
+    @property
+    def start_log_gains(self) -> list[float]:
+        """Those of a new channel at each knot: between the ends the lambdas, and so steps, are interpolated."""
+        low, high = self.lambdas
+        last = self.gain_knots - 1
+        return [0.5 * (knot / last - 0.5) * math.log(high / low) for knot in range(self.gain_knots)]
 
     @property
     def patch(self) -> int:

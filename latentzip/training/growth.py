@@ -1,7 +1,5 @@
 """From a KL model to a larger one that begins as good as it: more blocks, and more channels of the latent."""
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,7 +7,7 @@ from torch import Tensor
 from latentzip.errors import TrainingError
 from latentzip.images import Pixels
 from latentzip.models.autoencoder import Autoencoder, KlLatent
-from latentzip.models.config import STEP_CONSTANT, AutoencoderConfig
+from latentzip.models.config import AutoencoderConfig
 from latentzip.models.prior import index_of_scale
 from latentzip.training.conversion import last_of_encoder
 from latentzip.training.data import batch_at
@@ -50,7 +48,7 @@ def widen(
     assert isinstance(new.latent, KlLatent)
     kept, more, factor = old.latent_channels, config.latent_channels - old.latent_channels, old.factor
     directions, regression, deviations = _what_is_missing(before, latent, pictures, more, settings)
-    scale = 127.5 / math.sqrt(STEP_CONSTANT / math.sqrt(config.lambdas[0] * config.lambdas[1]))
+    scale = 127.5 / config.step
 
     out = dict(given)
     # encoder: scale * (b x - R y - constant), where y is what the old channels are
@@ -71,8 +69,7 @@ def widen(
     nothing = first.new_zeros(len(first), more, *first.shape[2:])
     out["decoder.deep.0.weight"] = torch.cat([first[:, :kept], nothing, first[:, kept:]], 1)
     # gains, hyperlatent and prior
-    low, high = config.lambdas
-    gains = torch.linspace(-0.25, 0.25, config.gain_knots) * math.log(high / low)
+    gains = torch.tensor(config.start_log_gains)
     out["latent.log_gain"] = torch.cat([out["latent.log_gain"], gains[:, None].expand(-1, more)], 1)
     analysis = out["analysis.layers.0.weight"]
     out["analysis.layers.0.weight"] = torch.cat([analysis, analysis.new_zeros(len(analysis), more, 3, 3)], 1)

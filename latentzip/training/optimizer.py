@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 MIN_KERNEL_SIDE = 32  # kernels thinner than this gain nothing from orthogonalised steps
+# Of Muon, times the learning rate, each step: without it kernels walk until hidden channels are silent (see `silence`).
+WEIGHT_DECAY = 0.1
 
 
 class MixedOptimizer:
@@ -37,7 +39,7 @@ class MixedOptimizer:
             self.parts["muon"] = torch.optim.Muon(
                 _groups(self.matrices, [id(p) in held_back for p in self.kernels]),
                 lr=learning_rate,
-                weight_decay=0.0,
+                weight_decay=WEIGHT_DECAY,
                 ns_steps=4,
                 adjust_lr_fn="match_rms_adamw",
             )

@@ -12,7 +12,7 @@ import torch
 
 from latentzip.errors import ModelError, OutputError, TrainingError
 from latentzip.models.autoencoder import Autoencoder
-from latentzip.models.config import CONFIG_VERSION, AutoencoderConfig
+from latentzip.models.config import CONFIG_VERSION, AutoencoderConfig, Prior, Regularizer
 from latentzip.models.families import config_from_json, trainable
 from latentzip.training.card import write_card
 from latentzip.training.checkpoint import has_checkpoint, read_checkpoint
@@ -90,6 +90,22 @@ def train(
             say(f"stopped at step {trainer.step}; go on with: latentzip train --data {data} --out {out} --resume")
     finally:
         world.leave()
+
+
+def new_config(
+    init: str | None, regularizer: Regularizer | None, factor: int | None, prior: Prior | None
+) -> AutoencoderConfig:
+    """A new model's architecture; from a model `init` it has its networks, and what is None. Raises ModelError."""
+    old: AutoencoderConfig | None = None
+    if init not in (None, PCA, RANDOM):
+        given = checkpoints.read_config(locate(init))
+        old = given if isinstance(given, AutoencoderConfig) else None
+    if regularizer is None:
+        regularizer = old.regularizer if old is not None and prior is None else "kl"
+    if factor is None:
+        factor = old.factor if old is not None else 16
+    config = AutoencoderConfig.for_factor(regularizer, factor, prior or "learned")
+    return config.with_networks_of(old) if old is not None else config
 
 
 def name_run(data: Path, init: str | None, folder: Path) -> Path:

@@ -4,7 +4,6 @@ That is the linear path of a `lite` model set to the principal components of the
 """
 
 import itertools
-import math
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from latentzip.errors import TrainingError
 from latentzip.images import Pixels
 from latentzip.models.autoencoder import Autoencoder, KlLatent, NormalLatent, VqLatent
-from latentzip.models.config import STEP_CONSTANT, AutoencoderConfig
+from latentzip.models.config import AutoencoderConfig
 from latentzip.models.lite import LiteEncoder
 from latentzip.training.codebook import order_codebooks, start_codebooks
 from latentzip.training.conversion import in_steps, keep_principal, turn_to_shared
@@ -149,7 +148,6 @@ def start_from_principal_components(model: Autoencoder, pictures: list[Pixels], 
     right in the middle; where the prior is N(0, 1), to unit variance.
     """
     config = model.config
-    low, high = config.lambdas
     patches = _random_patches(pictures, config.factor, seed)  # (N, 3 f f) in [-1, 1]
     if config.latent_channels > patches.shape[1]:
         raise TrainingError(
@@ -161,8 +159,7 @@ def start_from_principal_components(model: Autoencoder, pictures: list[Pixels], 
     order = np.argsort(variances)[::-1][: config.latent_channels]
     basis, deviations = vectors[:, order].T, np.sqrt(np.maximum(variances[order], 1e-6))  # (C, 3 f f), (C,)
 
-    middle = math.sqrt(low * high)
-    scale = np.full((len(basis), 1), 127.5 / math.sqrt(STEP_CONSTANT / middle))
+    scale = np.full((len(basis), 1), 127.5 / config.step)
     if isinstance(model.latent, NormalLatent):
         scale = 1 / deviations[:, None]
     shape = (config.latent_channels, 3, config.factor, config.factor)
@@ -177,7 +174,7 @@ def start_from_principal_components(model: Autoencoder, pictures: list[Pixels], 
         model.decoder.linear.weight.copy_(torch.from_numpy(basis / scale).view(shape))
         model.decoder.linear.bias.copy_(torch.from_numpy(average_color))  # type: ignore[union-attr]
         if isinstance(model.latent, KlLatent):
-            gains = torch.linspace(-0.25, 0.25, config.gain_knots) * math.log(high / low)
+            gains = torch.tensor(config.start_log_gains)
             model.latent.log_gain.copy_(gains[:, None].expand_as(model.latent.log_gain))
             model.latent.prior.start_at(torch.from_numpy(deviations * scale[:, 0] * 0.5 + 0.05).float())
 
