@@ -289,5 +289,5 @@ def test_a_new_latent_space_lies_between_the_networks_of_its_start(tmp_path: Pat
     assert new_config(str(path), None, 8, None) == AutoencoderConfig.for_factor("kl", 8)  # other levels
     for init in (None, "pca"):
         assert new_config(init, "vq", None, None) == AutoencoderConfig.for_factor("vq", 16)
-    with pytest.raises(ModelError, match="no such model"):
+    with pytest.raises(ModelError, match="neither a built-in model"):
         new_config(str(tmp_path / "none.safetensors"), "vq", None, None)

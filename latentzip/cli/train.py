@@ -151,7 +151,12 @@ def train(
     if config is not None:
         architecture = read_config(config)
     elif regularizer is not None or factor is not None or prior is not None:
-        architecture = new_config(init, regularizer and regularizer.value, factor, prior and prior.value)
+        architecture = new_config(
+            init,
+            regularizer.value if regularizer is not None else None,
+            factor,
+            prior.value if prior is not None else None,
+        )
     with training_display() as display:
         run(
             data,
