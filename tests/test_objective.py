@@ -194,6 +194,20 @@ def test_perceptual_distances_are_distances(vgg_file: Path) -> None:
         assert moving.grad.abs().sum() > 0
 
 
+def test_the_first_layers_of_vgg16_alone(vgg_file: Path) -> None:
+    """Layers whose features are zero for all pictures add nothing to the distance of all."""
+    x = photograph("chelsea.png", 64)
+    torch.manual_seed(0)
+    x_hat = x + 0.1 * torch.randn_like(x)
+    whole, first, first_of_whole = VggDistance(vgg_file), VggDistance(vgg_file, 3), VggDistance(vgg_file)
+    for name, layer in first_of_whole.convolutions.items():
+        if name.startswith(("conv4", "conv5")):
+            for parameter in layer.parameters():
+                torch.nn.init.zeros_(parameter)
+    assert torch.allclose(first(x_hat, x), first_of_whole(x_hat, x))
+    assert first(x_hat, x).item() < 0.999 * whole(x_hat, x).item()
+
+
 def test_a_backbone_is_never_replaced_by_another(
     tmp_path: Path, vgg_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

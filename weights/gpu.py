@@ -34,6 +34,7 @@ from latentzip.zoo.checkpoints import MODEL_NAME, read_config, save_weights
 SHRINKS = (1.25, 1.5, 1.75, 2.0)  # of which half of the crops come, in equal parts
 REPLAYS = 10  # of the graph, between two looks at the clock
 REPORT_SECONDS, VALIDATION_SECONDS = 10.0, 75.0
+VGG_BLOCKS, VGG_WEIGHT = 3, 0.58  # the deeper layers cost more than they give (docs/training.md)
 
 
 class Sampler:
@@ -279,14 +280,14 @@ def main() -> None:
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     in_float32(model)
     averages = copy.deepcopy(model.state_dict())
-    vgg = VggDistance(arguments.vgg).to(device)
+    vgg = VggDistance(arguments.vgg, VGG_BLOCKS).to(device)
     with_vgg = dataclasses.replace(
         common,
         max_minutes=arguments.minutes[1],
         learning_rate=1e-3,
         schedule="cosine",
         perceptual=str(arguments.vgg),
-        perceptual_weight=0.35,
+        perceptual_weight=VGG_WEIGHT,
         perceptual_crops=arguments.batch,
         perceptual_crop=arguments.crop,
         reconstruction_share=0.8,

@@ -106,10 +106,14 @@ class VggDistance(FeatureDistance):
     BLOCKS = (2, 2, 3, 3, 3)
     BGR_MEAN = (103.939, 116.779, 123.68)
 
-    def __init__(self, path: Path) -> None:
-        """Read the trunk from `path`: conv{block}_{i}.weight / .bias. Raises TrainingError if it is not one."""
+    def __init__(self, path: Path, blocks: int = len(BLOCKS)) -> None:
+        """Read the trunk from `path`: conv{block}_{i}.weight / .bias. Raises TrainingError if it is not one.
+
+        Only the first `blocks` layers count.
+        """
         super().__init__()
         self.name = f"VGG16 ({path.name})"
+        self.blocks = blocks
         try:
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:
@@ -135,7 +139,7 @@ class VggDistance(FeatureDistance):
         convolutions = self.rounded if torch.is_autocast_enabled(x.device.type) else self.convolutions
         h = (x.flip(1) + 1) * 127.5 - self.mean
         out = []
-        for block, count in enumerate(self.BLOCKS, 1):
+        for block, count in enumerate(self.BLOCKS[: self.blocks], 1):
             if block > 1:
                 h = F.max_pool2d(h, 2, ceil_mode=True)
             for i in range(1, count + 1):
