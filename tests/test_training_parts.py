@@ -1,6 +1,7 @@
 """What a run stands on: its pictures, its optimiser, its codebooks."""
 
 import dataclasses
+import math
 import sys
 import threading
 import types
@@ -291,3 +292,10 @@ def test_a_new_latent_space_lies_between_the_networks_of_its_start(tmp_path: Pat
         assert new_config(init, "vq", None, None) == AutoencoderConfig.for_factor("vq", 16)
     with pytest.raises(ModelError, match="neither a built-in model"):
         new_config(str(tmp_path / "none.safetensors"), "vq", None, None)
+
+
+def test_gains_start_as_the_lambdas_lie() -> None:
+    config = dataclasses.replace(TINY_KL, lambdas=(0.001, 0.016))
+    assert config.start_log_gains == pytest.approx([-math.log(2), 0, math.log(2)])  # a step of half for four times
+    assert dataclasses.replace(config, gain_knots=1).start_log_gains == pytest.approx([-math.log(2)])
+    assert config.step == pytest.approx(math.sqrt(26 / 0.004))

@@ -156,7 +156,7 @@ class AutoencoderConfig:
     def start_log_gains(self) -> list[float]:
         """Those of a new channel at each knot: between the ends the lambdas, and so steps, are interpolated."""
         low, high = self.lambdas
-        last = self.gain_knots - 1
+        last = max(1, self.gain_knots - 1)
         return [0.5 * (knot / last - 0.5) * math.log(high / low) for knot in range(self.gain_knots)]
 
     @property
