@@ -141,6 +141,8 @@ def test_another_trunk_is_another_metric(vgg_file: Path, tmp_path: Path) -> None
         ({"reconstruction": "mse", "perceptual": "trunk.safetensors", "perceptual_weight": 0.3}, {"psnr", "vgg16"}),
         ({"reconstruction": "l1", "perceptual": "efficientnet", "perceptual_weight": 0.3}, {"efficientnet"}),
         ({"reconstruction": "mse", "perceptual": "lpips", "perceptual_weight": 0}, {"psnr"}),
+        ({"perceptual": "trunk.safetensors", "perceptual_weight": 0.3, "ssim_weight": 1.0}, {"vgg16", "ms_ssim"}),
+        ({"reconstruction": "mse", "perceptual": "none", "ssim_weight": 1.0}, {"psnr"}),
         ({"reconstruction": "mse", "perceptual": "none", "perceptual_weight": 1, "train": "prior"}, set()),
         ({}, set()),
     ],

@@ -25,6 +25,7 @@ from latentzip.training.efficientnet import EfficientNetLite0, read_imagenet_wei
 from latentzip.training.losses import L1_LEVELS, Objective
 from latentzip.training.perceptual import EfficientNetDistance, PerceptualDistance, VggDistance, load_perceptual
 from latentzip.training.settings import TrainSettings
+from latentzip.training.similarity import ssim
 
 SETTINGS = TrainSettings(
     max_steps=10, precision="fp32", perceptual_crop=48, perceptual_crops=2, disc_width=8, disc_layers=2
@@ -50,7 +51,9 @@ def crops() -> Tensor:
 @pytest.mark.parametrize("reconstruction", ["mse", "l1"])
 def test_the_gradients_are_those_of_the_formula(vgg_file: Path, config: AutoencoderConfig, reconstruction: str) -> None:
     """Written out as one sum and followed back by autograd, the objective gives what `backward` gives."""
-    settings = dataclasses.replace(SETTINGS, reconstruction=reconstruction, commitment_weight=0.3, kl_weight=0.01)
+    settings = dataclasses.replace(
+        SETTINGS, reconstruction=reconstruction, commitment_weight=0.3, kl_weight=0.01, ssim_weight=0.7
+    )
     discriminator = PatchDiscriminator(8, 2)
     objective = Objective(settings, config.lambdas, VggDistance(vgg_file), discriminator)
     model, x = tiny_model(config).train(), crops()
@@ -74,6 +77,7 @@ def test_the_gradients_are_those_of_the_formula(vgg_file: Path, config: Autoenco
     balance = relative**-0.4
     l_rec = (settings.reconstruction_share * balance * weight * pixels).mean()
     l_rec = l_rec + 0.25 * ((balance * relative**0.7)[parts.chosen] * distance).mean()
+    l_rec = l_rec + 0.7 * (balance * relative**0.7 * (1 - ssim(out.x_hat, x))).mean()
     l_adv = -discriminator(parts.of(out.x_hat)).mean()
     gradients = [torch.autograd.grad(loss, last_layer, retain_graph=True)[0] for loss in (l_rec, l_adv)]
     adversarial_weight = settings.disc_weight * gradients[0].norm() / gradients[1].norm()
@@ -96,11 +100,11 @@ def test_each_term_begins_at_its_time(vgg_file: Path) -> None:
     objective = Objective(settings, TINY_KL.lambdas, VggDistance(vgg_file), PatchDiscriminator(8, 2))
     model, x = tiny_model(TINY_KL), crops()
 
-    def terms(progress: float) -> tuple[bool, bool]:
+    def terms(progress: float) -> tuple[bool, ...]:
         losses = objective.backward(x, model(x, RATE), RATE, model.decoder.last_layer, progress, 0)
-        return losses.perceptual.item() > 0, losses.adversarial_weight.item() > 0
+        return tuple(term.item() > 0 for term in (losses.perceptual, losses.ssim, losses.adversarial_weight))
 
-    assert [terms(progress) for progress in (0.0, 0.5, 0.9)] == [(False, False), (True, False), (True, True)]
+    assert [terms(p) for p in (0.0, 0.5, 0.9)] == [(False, False, False), (True, True, False), (True, True, True)]
     # the discriminator is trained before the autoencoder sees it
     assert [settings.trains_discriminator(progress) for progress in (0.3, 0.5, 0.9)] == [False, True, True]
 
@@ -119,6 +123,23 @@ def test_the_reconstruction_loss_in_8_bit_units() -> None:
     balance = [(weight / (low * high) ** 0.5) ** -0.4 for weight in weights]
     expected = [b * (0.5 + weight * (0.02 * 127.5) ** 2) for b, weight in zip(balance, weights, strict=True)]
     assert losses.total.item() == pytest.approx(np.mean(expected), rel=1e-3)
+
+
+def test_ssim_is_that_of_the_package_that_bench_uses() -> None:
+    pytorch_msssim = pytest.importorskip("pytorch_msssim")
+    x = crops()
+    x_hat = (x + 0.1 * torch.randn_like(x)).clamp(-1, 1)
+    theirs = pytorch_msssim.ssim((x_hat + 1) * 127.5, (x + 1) * 127.5, data_range=255, size_average=False)
+    assert torch.allclose(ssim(x_hat, x), theirs, atol=1e-4)
+    assert torch.allclose(ssim(x, x), torch.ones(3), atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):  # its variances are small differences of large squares
+        assert torch.allclose(ssim(x_hat, x), theirs, atol=1e-4)
+
+
+def test_an_error_on_an_even_ground_counts_more_than_one_in_texture() -> None:
+    even, texture = torch.zeros(1, 3, 64, 64), torch.rand(1, 3, 64, 64) - 0.5
+    pattern = 0.03 * torch.randn(1, 3, 64, 64)
+    assert 1 - ssim(even + pattern, even) > 10 * (1 - ssim(texture + pattern, texture))
 
 
 @pytest.mark.parametrize("form", ["hinge", "non-saturating"])

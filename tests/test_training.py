@@ -424,6 +424,8 @@ def test_settings_need_an_end_and_survive_json() -> None:
     with pytest.raises(TrainingError, match="needs an end"):
         TrainSettings()
     assert TrainSettings.from_json(SETTINGS.to_json()) == SETTINGS
+    old = {name: value for name, value in json.loads(SETTINGS.to_json()).items() if name != "ssim_weight"}
+    assert TrainSettings.from_json(json.dumps(old)).ssim_weight == 0  # a run of before goes on as it began
     assert TrainSettings(max_steps=10, max_minutes=1).progress(5, 0.9) == pytest.approx(0.9)
 
 

@@ -123,6 +123,9 @@ def trained_on(settings: dict[str, object], declared: Sequence[str] = ()) -> fro
         if settings.get("reconstruction") == "mse":
             found.add(PSNR.key)
         perceptual = settings.get("perceptual", "none")
-        if settings.get("perceptual_weight") and perceptual != "none":
-            found.add({"efficientnet": EFFICIENTNET.key, "lpips": LPIPS.key}.get(str(perceptual), VGG16.key))
+        if perceptual != "none":
+            if settings.get("perceptual_weight"):
+                found.add({"efficientnet": EFFICIENTNET.key, "lpips": LPIPS.key}.get(str(perceptual), VGG16.key))
+            if settings.get("ssim_weight"):
+                found.add(MS_SSIM.key)  # of which the SSIM in the loss is the finest scale
     return frozenset(found)

@@ -2,9 +2,9 @@
 
     L = min over E, D, max over psi of  L_rec(x, D(E(x))) - L_adv(D(E(x))) + log D_psi(x) + L_reg(x; E, D)
 
-L_rec is the pixels' and the features' distance, L_adv what the patch discriminator says, and L_reg the rate in bits per
-pixel (KL of the posterior to the learned prior), the KL to N(0, 1) with a tiny weight, or the commitment to the codes.
-Distances carry the Lagrangian weight lambda of each picture's rate.
+L_rec is the distance of pixels, of structure and of features, L_adv what the patch discriminator says, and L_reg the
+rate in bits per pixel (KL of the posterior to the learned prior), the KL to N(0, 1) with a tiny weight, or the
+commitment to the codes. Distances carry the Lagrangian weight lambda of each picture's rate.
 """
 
 import math
@@ -17,9 +17,10 @@ from latentzip.models.autoencoder import TrainingOutput
 from latentzip.training.discriminator import PatchDiscriminator, adaptive_weight, adversarial_loss, discriminator_loss
 from latentzip.training.perceptual import PerceptualDistance
 from latentzip.training.settings import TrainSettings
+from latentzip.training.similarity import ssim
 
-# A perceptual distance falls more slowly with the rate than the squared error: its weight grows with this power of
-# lambda, so that both keep their share of the loss from the lowest rate to the highest.
+# A perceptual distance, and 1 - SSIM, fall more slowly with the rate than the squared error: their weight grows with
+# this power of lambda, so that all keep their share of the loss from the lowest rate to the highest.
 PERCEPTUAL_POWER = 0.7
 # A picture counts with this power of lambda_mid / lambda: bits and weighted distances grow with lambda, and without it
 # the highest rates would make most of the gradient.
@@ -36,6 +37,7 @@ class Losses:
     reconstruction: Tensor  # as it is minimised: mean squared or absolute error in 8-bit levels
     squared_error: Tensor  # in 8-bit levels squared
     perceptual: Tensor
+    ssim: Tensor
     adversarial: Tensor  # -L_adv
     adversarial_weight: Tensor
     bpp: Tensor
@@ -121,11 +123,14 @@ class Objective:
     def score(self, x: Tensor, out: TrainingOutput, rate: Tensor) -> tuple[Tensor, Tensor]:
         """L without its adversarial part and with whole pictures, for validation, and the perceptual distance. (B,)"""
         weight = self._lagrangian_weight(rate)
-        distance = x.new_zeros(len(x)) if self.perceptual is None else self.perceptual(out.x_hat, x)
-        error = (out.x_hat - x).square().mean((1, 2, 3)) * 127.5**2
-        share = self.settings.reconstruction_share if self.perceptual is not None else 1.0
-        relative = self.settings.perceptual_weight * self._relative(weight, PERCEPTUAL_POWER)
-        return out.bpp + share * weight * error + relative * distance, distance
+        error = weight * (out.x_hat - x).square().mean((1, 2, 3)) * 127.5**2
+        if self.perceptual is None:
+            return out.bpp + error, x.new_zeros(len(x))
+        s = self.settings
+        distance = self.perceptual(out.x_hat, x)
+        seen = s.perceptual_weight * distance + s.ssim_weight * (1 - ssim(out.x_hat, x))
+        relative = self._relative(weight, PERCEPTUAL_POWER)
+        return out.bpp + s.reconstruction_share * error + relative * seen, distance
 
     def parts(self, batch: int, side: int, step: int) -> "Parts":
         """Which parts of which crops the costly losses see. The choice follows the step."""
@@ -141,7 +146,7 @@ class Objective:
     def _reconstruction_loss(
         self, x: Tensor, x_hat: Tensor, weight: Tensor, parts: "Parts", progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """L_rec: the pixels' distance, and that of the features."""
+        """L_rec: the distance of pixels, of structure and of features."""
         s = self.settings
         with_perceptual = self.perceptual_of_parts is not None and progress >= s.perceptual_start
         share = s.reconstruction_share if with_perceptual else 1.0
@@ -154,18 +159,23 @@ class Objective:
         else:
             reconstruction = squared
             total = (share * balance * weight * reconstruction).mean()
-        perceptual = x.new_zeros(())
+        perceptual = similarity = x.new_zeros(())
         if with_perceptual:
             assert self.perceptual_of_parts is not None
             with s.autocast(x.device):
                 distance = self.perceptual_of_parts(parts.of(x_hat), parts.of(x))
-            relative = (balance * self._relative(weight, PERCEPTUAL_POWER))[parts.chosen]
-            total = total + s.perceptual_weight * (relative * distance).mean()
+            relative = balance * self._relative(weight, PERCEPTUAL_POWER)
+            total = total + s.perceptual_weight * (relative[parts.chosen] * distance).mean()
             perceptual = distance.mean()
+            if s.ssim_weight:
+                similarities = ssim(x_hat, x)
+                total = total + s.ssim_weight * (relative * (1 - similarities)).mean()
+                similarity = similarities.mean()
         return total, {
             "reconstruction": reconstruction.mean(),
             "squared_error": squared.mean(),
             "perceptual": perceptual,
+            "ssim": similarity,
         }
 
     def _regularization_loss(self, out: TrainingOutput, weight: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ class TrainSettings:
     perceptual_start: float = 0.0  # of the run
     perceptual_crops: int = 4
     perceptual_crop: int = 128
+    ssim_weight: float = 1.0  # of 1 - SSIM, which begins with the perceptual part
     # L_adv, on the same parts
     adversarial: AdversarialForm = "hinge"
     disc_weight: float = 0.5  # times the adaptive weight; 0: no discriminator
@@ -88,4 +89,5 @@ class TrainSettings:
     @classmethod
     def from_json(cls, text: str) -> "TrainSettings":
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+        fields.setdefault("ssim_weight", 0.0)  # runs of before it was part of L_rec
         return cls(**fields)

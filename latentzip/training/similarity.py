@@ -1,0 +1,34 @@
+"""Structural similarity (Wang et al. 2004, doi 10.1109/TIP.2003.819861): errors count by what hides them."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+WINDOW, DEVIATION = 11, 1.5  # of the Gaussian, in pixels
+C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # levels squared
+
+
+def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
+    """(B, 3, H, W) float in [-1, 1] twice, sides of at least WINDOW -> (B,) float32 up to 1, which equal pictures have.
+
+    Mean over all places where the window fits, and over R, G and B.
+    """
+    a, b = ((values.float() + 1) * 127.5 for values in (x_hat, x))
+    mean_a, mean_b, square_a, square_b, product = _around(torch.stack([a, b, a * a, b * b, a * b])).unbind()
+    covariance = product - mean_a * mean_b
+    variances = square_a - mean_a.square() + square_b - mean_b.square()
+    luminance = (2 * mean_a * mean_b + C1) / (mean_a.square() + mean_b.square() + C1)
+    return (luminance * (2 * covariance + C2) / (variances + C2)).mean((1, 2, 3))
+
+
+def _around(planes: Tensor) -> Tensor:
+    """Gaussian mean around each place: (..., C, H, W) -> (..., C, H - WINDOW + 1, W - WINDOW + 1)."""
+    channels = planes.shape[-3]
+    away = torch.arange(WINDOW, device=planes.device) - WINDOW // 2
+    weights = torch.exp(-(away**2) / (2 * DEVIATION**2))
+    weights = (weights / weights.sum()).expand(channels, 1, 1, -1)
+    flat = planes.reshape(-1, *planes.shape[-3:])
+    # a variance is the small difference of large squares: with a mantissa of ten bits nothing would be left of it
+    with torch.autocast(planes.device.type, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+        flat = F.conv2d(F.conv2d(flat, weights, groups=channels), weights.mT, groups=channels)
+    return flat.view(*planes.shape[:-3], *flat.shape[-3:])
