@@ -60,6 +60,30 @@ def test_a_run_becomes_a_built_in_model(
     assert (weights / entry["file"]).read_bytes() == data
 
 
+def test_a_decoder_between_two_keeps_the_latent_space(
+    tmp_path: Path, tiny_weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`weights/mix.py` of a model and the same with another decoder; models of another architecture are refused."""
+    script = Path(__file__).parents[1] / "weights" / "mix.py"
+    before = read_tensors(tiny_weights["vq"], ["encoder", "latent", "decoder"])
+    after = {name: t + 1 if name.startswith("decoder") else t for name, t in before.items()}
+    old = load_decoder(tiny_weights["vq"], torch.device("cpu"))
+    notes = {"steps": "1", "minutes": "1", "settings": TrainSettings(max_steps=1).to_public_json()}
+    save_weights(tmp_path / "after.safetensors", old.config, after, notes)
+    arguments = [tiny_weights["vq"], tmp_path / "after.safetensors", 0.25, tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["mix.py", *map(str, arguments)])
+    runpy.run_path(str(script), run_name="__main__")
+    mixed = read_tensors(tmp_path / "out" / MODEL_NAME, ["encoder", "latent", "decoder"])
+    for name, tensor in before.items():
+        expected = tensor.float() + 0.25 if name.startswith("decoder") else tensor
+        assert torch.allclose(mixed[name].to(expected.dtype), expected, atol=2e-3), name
+    assert load_decoder(tmp_path / "out" / MODEL_NAME, torch.device("cpu")).latent_fingerprint == old.latent_fingerprint
+    monkeypatch.setattr(sys, "argv", ["mix.py", str(tiny_weights["kl"]), *map(str, arguments[1:])])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(script), run_name="__main__")
+    assert "different architectures" in capsys.readouterr().err
+
+
 def test_decoding_reads_no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 

@@ -35,6 +35,7 @@ SHRINKS = (1.25, 1.5, 1.75, 2.0)  # of which half of the crops come, in equal pa
 REPLAYS = 10  # of the graph, between two looks at the clock
 REPORT_SECONDS, VALIDATION_SECONDS = 10.0, 75.0
 VGG_BLOCKS, VGG_WEIGHT = 3, 0.58  # the deeper layers cost more than they give (docs/training.md)
+SSIM_WEIGHT = 3.0
 
 
 class Sampler:
@@ -291,6 +292,7 @@ def main() -> None:
         perceptual_crops=arguments.batch,
         perceptual_crop=arguments.crop,
         reconstruction_share=0.8,
+        ssim_weight=SSIM_WEIGHT,
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     for settings, perceptual in ((common, None), (with_vgg, vgg)):
