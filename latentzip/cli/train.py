@@ -88,7 +88,7 @@ def train(
     perceptual_crops: Annotated[
         int | None, _option("Crops in a step that it and the discriminator see.", OBJECTIVE, min=1)
     ] = None,
-    ssim_weight: Annotated[float | None, _option("Of 1 - SSIM; it begins with it.", OBJECTIVE, min=0)] = None,
+    ssim_weight: Annotated[float | None, _option("Of 1 - SSIM, beside the perceptual loss.", OBJECTIVE, min=0)] = None,
     adversarial: Annotated[Adversarial | None, _option("Form of the adversarial loss.", OBJECTIVE)] = None,
     disc_weight: Annotated[
         float | None, _option("Of the adversarial loss, times the adaptive weight; 0: none.", OBJECTIVE, min=0)
