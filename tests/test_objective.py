@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_msssim
 import torch
 from conftest import IMAGES, TINY_KL, TINY_NORMAL, TINY_VQ, tiny_model
 from PIL import Image
@@ -126,7 +127,6 @@ def test_the_reconstruction_loss_in_8_bit_units() -> None:
 
 
 def test_ssim_is_that_of_the_package_that_bench_uses() -> None:
-    pytorch_msssim = pytest.importorskip("pytorch_msssim")
     x = crops()
     x_hat = (x + 0.1 * torch.randn_like(x)).clamp(-1, 1)
     theirs = pytorch_msssim.ssim((x_hat + 1) * 127.5, (x + 1) * 127.5, data_range=255, size_average=False)
