@@ -1,4 +1,4 @@
-"""A picture's own latent, made better: gradient steps on rate + lambda * distortion through the decoder and the prior.
+"""A picture's own latent, made better: gradient steps on rate + distortion through the decoder and the prior.
 
 Semi-amortised inference (Yang et al. 2020, arXiv 2006.04240): the encoder's latent is a guess for all pictures, and a
 few steps from there fit it to this one. The file stays an ordinary file. Uniform noise stands in for rounding, as in
@@ -16,15 +16,35 @@ from latentzip.images import Pixels
 from latentzip.models.autoencoder import Autoencoder, KlLatent, straight_through
 from latentzip.models.pictures import to_tensor
 from latentzip.models.prior import CERTAIN, bits, coded_index
+from latentzip.similarity import PERCEPTUAL_POWER, WINDOW, ssim
 
-# Adam's, in quantisation steps, falling to a tenth along a cosine. Lambda is multiplied: with that of training alone
-# the steps give up much quality for bytes, with this one still a little. docs/coding.md has what was tried.
+# Adam's, in quantisation steps, falling to a tenth along a cosine. docs/coding.md has what was tried.
 LEARNING_RATE = 0.01
-LAMBDA_FACTOR = 2.0
+# Distortion is what models are trained with (training.losses), without the features of a network, which is not at hand
+# here: 1 - SSIM stands in for them. By squared error alone the steps give up texture for bytes.
+LAMBDA_FACTOR = 1.5
+SSIM_WEIGHT = 1.5
 # By effort 0..9; docs/coding.md has what they bring.
 STEPS = (0, 5, 10, 20, 40, 60, 100, 160, 250, 500)
 # Latent positions, one side: what is refined at once, and how much of its surroundings is looked at. They bound memory.
 TILE, HALO = 48, 4
+
+
+class Distortion:
+    """What errors weigh against bits per pixel."""
+
+    def __init__(self, lambdas: tuple[float, float], rate: float) -> None:
+        """lambdas: the model's, at rates 0 and 1; rate: in [0, 1]."""
+        low, high = lambdas
+        self.of_squares = LAMBDA_FACTOR * low * (high / low) ** rate
+        self.of_structure = SSIM_WEIGHT * (high / low) ** (PERCEPTUAL_POWER * (rate - 0.5))
+
+    def of(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """(1, 3, H, W) float in [-1, 1] twice -> scalar. Where SSIM's window does not fit, by squared error alone."""
+        total: Tensor = self.of_squares * (x_hat - x).square().mean() * 127.5**2
+        if min(x.shape[2:]) >= WINDOW:
+            total = total + self.of_structure * (1 - ssim(x_hat, x).mean())
+        return total
 
 
 @dataclass(frozen=True)
@@ -52,13 +72,12 @@ def refine(
     gain = model.latent.gain(rate).cpu()
     v = latent * gain
     factor = model.config.factor
-    low, high = model.config.lambdas
-    weight = LAMBDA_FACTOR * low * (high / low) ** float(rate)
+    distortion = Distortion(model.config.lambdas, float(rate))
     for tile in _tiles(latent.shape[2], latent.shape[3]):
         top, left, bottom, right = tile.outer
         part = to_tensor(pixels[top * factor : bottom * factor, left * factor : right * factor], factor)
         start = v[:, :, top:bottom, left:right].to(rate.device)
-        refined = _refine_tile(model, part.to(rate.device), start, tile, rate, weight, steps, report)
+        refined = _refine_tile(model, part.to(rate.device), start, tile, rate, distortion, steps, report)
         v[:, :, top:bottom, left:right] = refined.cpu()
     return v / gain
 
@@ -69,7 +88,7 @@ def _refine_tile(
     start: Tensor,
     tile: _Tile,
     rate: Tensor,
-    weight: float,
+    distortion: Distortion,
     steps: int,
     report: Callable[[], None],
 ) -> Tensor:
@@ -87,8 +106,7 @@ def _refine_tile(
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
         with torch.enable_grad(), torch.autocast(v.device.type, torch.bfloat16):
             total, x_hat = _forward(model, v, rate, generator)
-            error = (x_hat - x).square().mean() * 127.5**2
-            (gradient,) = torch.autograd.grad(total / pixels + weight * error, v)
+            (gradient,) = torch.autograd.grad(total / pixels + distortion.of(x_hat, x), v)
         v.grad = gradient * moves
         optimizer.step()
         report()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from latentzip.errors import TrainingError
 from latentzip.models.config import AutoencoderConfig
+from latentzip.similarity import ssim
 from latentzip.training.discriminator import (
     AdversarialForm,
     PatchDiscriminator,
@@ -26,7 +27,6 @@ from latentzip.training.efficientnet import EfficientNetLite0, read_imagenet_wei
 from latentzip.training.losses import L1_LEVELS, Objective
 from latentzip.training.perceptual import EfficientNetDistance, PerceptualDistance, VggDistance, load_perceptual
 from latentzip.training.settings import TrainSettings
-from latentzip.training.similarity import ssim
 
 SETTINGS = TrainSettings(
     max_steps=10, precision="fp32", perceptual_crop=48, perceptual_crops=2, disc_width=8, disc_layers=2

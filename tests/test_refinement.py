@@ -15,6 +15,7 @@ from latentzip.codec import analyse, decode_image, refine_latent, refinement_ste
 from latentzip.container import DEFAULT_QUALITY
 from latentzip.images import Picture
 from latentzip.models.config import AutoencoderConfig
+from latentzip.models.pictures import to_tensor
 from latentzip.payload.scans import level_of_quality
 from latentzip.zoo.checkpoints import save_weights
 from latentzip.zoo.loading import LoadedEncoder, load_autoencoder, load_decoder, load_encoder, locate
@@ -36,25 +37,38 @@ def crop(name: str, box: tuple[int, int, int, int]) -> Picture:
     return Picture(np.array(Image.open(IMAGES / name).convert("RGB").crop(box)), greyscale=False)
 
 
-def squared_error(data: bytes, picture: Picture, weights: Path) -> float:
-    back = decode_image(data, lambda _: load_decoder(weights, CPU)).pixels
-    return float(np.square(back.astype(float) - picture.pixels).mean())
-
-
 def test_effort_lowers_what_is_minimised() -> None:
-    """With the built-in model on a real photograph: bits plus weighted error, of real files."""
+    """With the built-in model on a real photograph: bits plus distortion, of real files."""
     model = load_encoder(None, CPU)
     picture, level = crop("coffee.png", (100, 60, 292, 252)), level_of_quality(DEFAULT_QUALITY)
-    low, high = model.config.lambdas
-    weight = refinement.LAMBDA_FACTOR * low * (high / low) ** (level / 255)
+    distortion = refinement.Distortion(model.config.lambdas, level / 255)
     plain = analyse(picture, model)
     refined = refine_latent(picture, plain, load_autoencoder(None, CPU), level, 6, nothing)
     costs = []
     for analysed in (plain, refined):
         data = write_latent(analysed, model, level)
-        error = squared_error(data, picture, locate(None))
-        costs.append(8 * len(data) / picture.pixels[..., 0].size + weight * error)
+        back = decode_image(data, lambda _: load_decoder(locate(None), CPU)).pixels
+        of_file = distortion.of(to_tensor(back, 16), to_tensor(picture.pixels, 16))
+        costs.append(8 * len(data) / picture.pixels[..., 0].size + float(of_file))
     assert costs[1] < 0.97 * costs[0]
+
+
+def test_texture_counts_beside_squared_error() -> None:
+    """Of two pictures with the same squared error, that without the texture is the worse one."""
+    distortion = refinement.Distortion((0.001, 0.01), 0.5)
+    x = to_tensor(noise_picture(32, 32).pixels, 16)
+    smooth = x.mean((2, 3), keepdim=True).expand_as(x)
+    brighter = x + (smooth - x).square().mean().sqrt()
+    assert distortion.of(smooth, x) > distortion.of(brighter, x)
+    assert distortion.of(x, x) < 1e-4
+
+
+def test_pictures_smaller_than_the_window_of_ssim(tmp_path: Path) -> None:
+    model, path = loaded(tmp_path, dataclasses.replace(TINY_KL, factor=4))
+    picture = noise_picture(3, 2)
+    refined = refine_latent(picture, analyse(picture, model), load_autoencoder(path, CPU), 128, 2, nothing)
+    back = decode_image(write_latent(refined, model, 128), lambda _: load_decoder(Path(path), CPU))
+    assert back.pixels.shape == picture.pixels.shape
 
 
 def test_tiles_cover_a_picture_once_and_every_step_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,9 +93,10 @@ def test_tiles_cover_a_picture_once_and_every_step_is_reported(tmp_path: Path, m
 def test_surroundings_stay(tmp_path: Path) -> None:
     model = load_autoencoder(loaded(tmp_path, TINY_KL)[1], CPU)
     start = torch.randn(1, 8, 5, 6)
+    distortion = refinement.Distortion((0.001, 0.01), 0.5)
     tile = refinement._Tile(inner=(1, 1, 4, 5), outer=(0, 0, 5, 6))
     refined = refinement._refine_tile(
-        model, torch.zeros(1, 3, 80, 96), start, tile, torch.tensor([0.5]), 0.01, 3, nothing
+        model, torch.zeros(1, 3, 80, 96), start, tile, torch.tensor([0.5]), distortion, 3, nothing
     )
     changed = (refined != start).all(1)[0]
     assert changed[1:4, 1:5].all()

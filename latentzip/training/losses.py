@@ -14,14 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from latentzip.models.autoencoder import TrainingOutput
+from latentzip.similarity import PERCEPTUAL_POWER, ssim
 from latentzip.training.discriminator import PatchDiscriminator, adaptive_weight, adversarial_loss, discriminator_loss
 from latentzip.training.perceptual import PerceptualDistance
 from latentzip.training.settings import TrainSettings
-from latentzip.training.similarity import ssim
 
-# A perceptual distance, and 1 - SSIM, fall more slowly with the rate than the squared error: their weight grows with
-# this power of lambda, so that all keep their share of the loss from the lowest rate to the highest.
-PERCEPTUAL_POWER = 0.7
 # A picture counts with this power of lambda_mid / lambda: bits and weighted distances grow with lambda, and without it
 # the highest rates would make most of the gradient.
 BALANCE_POWER = 0.4

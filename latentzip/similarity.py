@@ -6,6 +6,9 @@ from torch.nn import functional as F
 
 WINDOW, DEVIATION = 11, 1.5  # of the Gaussian, in pixels
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # levels squared
+# 1 - SSIM, and distances of features, fall more slowly with the rate than the squared error: weights that grow with
+# this power of lambda keep their share of an objective from the lowest rate to the highest.
+PERCEPTUAL_POWER = 0.7
 
 
 def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
