@@ -27,6 +27,7 @@ FLOORS = {
     "extras": 3,
     "payload": 4,
     "training": 5,
+    "similarity": 3,
     "refinement": 4,
     "codec": 5,
     "bench": 6,
