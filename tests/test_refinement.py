@@ -59,7 +59,7 @@ def test_texture_counts_beside_squared_error() -> None:
     x = to_tensor(noise_picture(32, 32).pixels, 16)
     smooth = x.mean((2, 3), keepdim=True).expand_as(x)
     brighter = x + (smooth - x).square().mean().sqrt()
-    assert distortion.of(smooth, x) > distortion.of(brighter, x)
+    assert distortion.of(smooth, x) > 1.05 * distortion.of(brighter, x)
     assert distortion.of(x, x) < 1e-4
 
 
