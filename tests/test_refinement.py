@@ -55,7 +55,7 @@ def test_effort_lowers_what_is_minimised() -> None:
 
 def test_texture_counts_beside_squared_error() -> None:
     """Of two pictures with the same squared error, that without the texture is the worse one."""
-    distortion = refinement.Distortion((0.001, 0.01), 0.5)
+    distortion = refinement.Distortion((0.00001, 0.0001), 0.5)
     x = to_tensor(noise_picture(32, 32).pixels, 16)
     smooth = x.mean((2, 3), keepdim=True).expand_as(x)
     brighter = x + (smooth - x).square().mean().sqrt()
