@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from latentzip.cli import app
 from latentzip.codec import encode_image
 from latentzip.images import Picture, read_image
-from latentzip.models.autoencoder import Autoencoder, KlLatent, VqLatent
+from latentzip.models.autoencoder import Autoencoder, KlLatent, NormalLatent, VqLatent
 from latentzip.models.config import AutoencoderConfig
 from latentzip.training.perceptual import VggDistance
 from latentzip.zoo.checkpoints import save_weights
@@ -95,12 +95,16 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Weights files of the tiny models: kl, vq, and vq-prior."""
+    """Weights files of the tiny models: kl, vq, vq-prior, and normal, whose channels differ in mean and deviation."""
     folder = tmp_path_factory.mktemp("weights")
     paths = {}
-    for name, config in (("kl", TINY_KL), ("vq", TINY_VQ), ("vq-prior", TINY_VQ_PRIOR)):
+    for name, config in (("kl", TINY_KL), ("vq", TINY_VQ), ("vq-prior", TINY_VQ_PRIOR), ("normal", TINY_NORMAL)):
         paths[name] = folder / f"tiny-{name}.safetensors"
-        save_weights(paths[name], config, tiny_model(config).state_dict(), {})
+        model = tiny_model(config)
+        if isinstance(model.latent, NormalLatent):
+            model.latent.mean.copy_(torch.tensor([1.0, -2.0, 0.0, 0.5]))
+            model.latent.std.copy_(torch.tensor([0.5, 1.0, 2.0, 4.0]))
+        save_weights(paths[name], config, model.state_dict(), {})
     return paths
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_KL, TINY_NORMAL, TINY_VQ, noise_picture, tiny_model
+from conftest import TINY_KL, TINY_VQ, noise_picture, tiny_model
 
 from latentzip import codec
 from latentzip.codec import analyse, decode_image, encode_image, levels, paint, read_symbols, write_latent
@@ -17,7 +17,6 @@ from latentzip.images import Picture
 from latentzip.models.autoencoder import KlLatent, VqLatent
 from latentzip.payload import parse_payload
 from latentzip.payload.scans import level_of_quality, rate_of_level, stages_of_quality
-from latentzip.zoo.checkpoints import save_weights
 from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, load_decoder, load_encoder
 
 CPU = torch.device("cpu")
@@ -268,18 +267,8 @@ def test_a_latent_that_is_read_otherwise_than_written_never_leaves(
     assert write_latent(analysed, encoder, 100, verify=False)
 
 
-@pytest.fixture
-def normal_weights(tmp_path: Path) -> Path:
-    """A model whose prior is N(0, 1), with the statistics of its latents."""
-    model = tiny_model(TINY_NORMAL)
-    model.latent.mean.copy_(torch.tensor([1.0, -2.0, 0.0, 0.5]))
-    model.latent.std.copy_(torch.tensor([0.5, 1.0, 2.0, 4.0]))
-    save_weights(tmp_path / "normal.safetensors", TINY_NORMAL, model.state_dict(), {})
-    return tmp_path / "normal.safetensors"
-
-
-def test_latents_without_a_prior_are_coded_to_the_step(normal_weights: Path) -> None:
-    encoder, decoder = pair(normal_weights)
+def test_latents_without_a_prior_are_coded_to_the_step(tiny_weights: dict[str, Path]) -> None:
+    encoder, decoder = pair(tiny_weights["normal"])
     analysed = analyse(noise_picture(130, 70), encoder)
     sizes, errors = [], []
     for level in (0, 64, 128, 192, 255):
@@ -296,8 +285,8 @@ def test_latents_without_a_prior_are_coded_to_the_step(normal_weights: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["kl", "normal"])
-def test_half_precision_is_kept_to_the_bit(tiny_weights: dict[str, Path], normal_weights: Path, kind: str) -> None:
-    path = normal_weights if kind == "normal" else tiny_weights[kind]
+def test_half_precision_is_kept_to_the_bit(tiny_weights: dict[str, Path], kind: str) -> None:
+    path = tiny_weights[kind]
     encoder, decoder = pair(path)
     analysed = analyse(noise_picture(640, 480), encoder)
     data = write_latent(analysed, encoder, 0, coding="fp16")

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import IMAGES, TINY_KL, tiny_model
+from conftest import IMAGES, TINY_KL, TINY_NORMAL, tiny_model
 from torch import Tensor
 
 from latentzip.images import read_image
-from latentzip.models.autoencoder import Autoencoder, KlLatent
+from latentzip.models.autoencoder import Autoencoder, KlLatent, NormalLatent
+from latentzip.models.posterior import GaussianPosterior
 from latentzip.training import growth
-from latentzip.training.conversion import keep_principal
+from latentzip.training.conversion import keep_principal, to_unit_variance
 from latentzip.training.data import Pictures
 from latentzip.training.growth import can_widen
 from latentzip.training.settings import TrainSettings
@@ -81,6 +82,25 @@ def test_a_latent_of_fewer_channels_keeps_what_has_most() -> None:
     within = torch.einsum("cd,ed,nehw->nchw", directions, directions, model.encoder(x))
     assert torch.allclose(latent.square().sum(1), within.square().sum(1), rtol=0.01, atol=0.01)
     assert torch.allclose(small.decoder(latent, RATE), model.decoder(within, RATE), atol=0.01)
+
+
+@torch.no_grad()
+def test_latents_of_unit_variance_give_the_same_pictures() -> None:
+    """Also when the posterior is sampled."""
+    model, scaled = tiny_model(TINY_NORMAL), Autoencoder(TINY_NORMAL).eval()
+    assert isinstance(model.latent, NormalLatent)
+    assert isinstance(scaled.latent, NormalLatent)
+    model.latent.mean.copy_(torch.tensor([0.1, -0.2, 0.0, 1.0]))
+    model.latent.std.copy_(torch.tensor([0.5, 1.0, 2.0, 4.0]))
+    scaled.load_state_dict(to_unit_variance(model.state_dict()))
+    assert torch.equal(scaled.latent.std, torch.ones(4))
+    x, samples = picture(), []
+    for one in (model, scaled):
+        torch.manual_seed(0)
+        samples.append(GaussianPosterior(one.encoder(x)).sample())
+    mean, std = (values[:, None, None] for values in (model.latent.mean, model.latent.std))
+    assert torch.allclose((samples[0] - mean) / std, samples[1] - scaled.latent.mean[:, None, None], atol=1e-4)
+    assert torch.allclose(scaled.decoder(samples[1], RATE), model.decoder(samples[0], RATE), atol=1e-4)
 
 
 def test_what_can_be_widened() -> None:

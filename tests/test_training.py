@@ -103,6 +103,9 @@ def test_a_run_leaves_a_model_that_encodes(
     decoded = decode_image(data, lambda container: load_decoder(tmp_path / MODEL_NAME, CPU))
     assert abs(decoded.pixels.astype(int) - picture.pixels).mean() < 20
 
+    if config.prior == "normal":
+        assert torch.equal(read_tensors(tmp_path / MODEL_NAME, ["latent"])["latent.std"].float(), torch.ones(4))
+
     last, validation = log(tmp_path, "train")[-1], log(tmp_path, "validation")[-1]
     assert last["step"] == validation["step"] == 6
     assert last["perceptual"] > 0
@@ -121,13 +124,15 @@ def test_a_run_leaves_a_model_that_encodes(
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_run_does_the_same(photographs: Path, vgg_file: Path, tmp_path: Path) -> None:
     """But for its noise, which compiled code draws otherwise. One step, as the optimiser makes small things
-    large, of many crops, whose bits the noise changes by a thousandth (those of four by four)."""
+    large, of many crops, whose bits the noise changes by a thousandth (those of four by four). With a discriminator,
+    whose adaptive weight needs gradients in the middle of the networks."""
     wishes = {"perceptual": str(vgg_file), "perceptual_start": 0.0, "precision": "fp32", "max_steps": 1, "batch": 16}
-    settings = dataclasses.replace(ALONE, **wishes)
+    settings = dataclasses.replace(SETTINGS, disc_start=0.0, **wishes)
+    config = dataclasses.replace(TINY_KL, detail_width=6)
     for compiled in (False, True):
-        run(photographs, tmp_path / str(compiled), TINY_KL, dataclasses.replace(settings, compile=compiled))
+        run(photographs, tmp_path / str(compiled), config, dataclasses.replace(settings, compile=compiled))
     plain, compiled_log = (log(tmp_path / str(compiled), "train")[-1] for compiled in (False, True))
-    for name in ("total", "perceptual", "bpp"):
+    for name in ("total", "perceptual", "bpp", "adversarial", "adversarial_weight"):
         assert compiled_log[name] == pytest.approx(plain[name], rel=1e-2)
 
 
@@ -235,7 +240,7 @@ def test_a_model_can_start_from_another(photographs: Path, tmp_path: Path, tiny_
     )
 
 
-@pytest.mark.parametrize("kind", ["kl", "vq"])
+@pytest.mark.parametrize("kind", ["kl", "vq", "normal"])
 def test_a_decoder_trained_alone_decodes_old_files(
     cli: Callable[..., Result], photographs: Path, tmp_path: Path, tiny_weights: dict[str, Path], kind: str
 ) -> None:

@@ -82,8 +82,17 @@ class LiteDecoder(nn.Module):
         """latent: (B, C, h, w); rate: (B,) in [0, 1] -> image (B, 3, f h, f w), about [-1, 1], not clamped."""
         plane = rate.to(latent.dtype).view(-1, 1, 1, 1).expand(-1, 1, *latent.shape[2:])
         features = self.deep[:-2](torch.cat([latent, plane], dim=1))
-        out: Tensor = self.linear(latent) + self.deep[-2:](features)
-        return out if self.detail is None else out + self.detail(features)
+        out: Tensor = self.linear(latent)
+        if self.detail is not None:
+            out = out + self.detail(features)
+        painted: Tensor = self._last_layers(features)
+        return out + painted
+
+    # Compiled, all layers would be one: the gradient of `last_layer` alone would take, and use up, those of all.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _last_layers(self, features: Tensor) -> Tensor:
+        out: Tensor = self.deep[-2:](features)
+        return out
 
     def rows(self, rate: Tensor) -> Rows:
         """The same, for one latent strip by strip, at a rate (1,)."""

@@ -1,4 +1,4 @@
-"""From a KL model's latent to one that vectors of codes are near to."""
+"""Latents of other units or directions between the same encoder and decoder: for codes, or for diffusion models."""
 
 import math
 
@@ -24,15 +24,39 @@ def in_steps(tensors: dict[str, Tensor], kl: AutoencoderConfig, vq: AutoencoderC
     start, end = ((math.log(value) - low) / (high - low) for value in vq.lambdas)  # rates of the KL model
     gain = latent.gain(torch.tensor([(start + end) / 2]).clamp(0, 1))[0]  # (C, 1, 1)
 
+    out = _scaled(tensors, gain[:, 0, 0])
+    first = out["decoder.deep.0.weight"]
+    of_rate = first[:, -1:]  # of the plane of the rate
+    out["decoder.deep.0.weight"] = torch.cat([first[:, :-1], of_rate * (end - start)], dim=1)
+    out["decoder.deep.0.bias"] = out["decoder.deep.0.bias"] + start * of_rate.sum((1, 2, 3))
+    return out
+
+
+@torch.no_grad()
+def to_unit_variance(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A model whose prior is N(0, 1), with every channel's latents scaled to the variance that diffusion models want.
+
+    Variances are those that training saw (`NormalLatent`): the weight of the KL divergence is too small to keep them at
+    1. Pictures stay the same, and so does what the posterior's noise does to them.
+    """
+    std = tensors["latent.std"]
+    channels = len(std)
+    out = _scaled(tensors, torch.cat([1 / std, torch.ones_like(std)]))  # of moments the means
+    out["encoder.linear.bias"] = out["encoder.linear.bias"] - 2 * torch.cat([torch.zeros_like(std), std.log()])
+    out["latent.mean"], out["latent.std"] = out["latent.mean"] / std, torch.ones(channels).to(std)
+    return out
+
+
+def _scaled(tensors: dict[str, Tensor], scale: Tensor) -> dict[str, Tensor]:
+    """Encoder and decoder with each channel of what the encoder gives times a scale (C,): pictures stay the same."""
     out = dict(tensors)
     for name in ("encoder.linear.bias", last_of_encoder(out)):
         weight = name.removesuffix("bias") + "weight"
-        out[name], out[weight] = out[name] * gain[:, 0, 0], out[weight] * gain[..., None]
-    out["decoder.linear.weight"] = out["decoder.linear.weight"] / gain[..., None]
-    first = out["decoder.deep.0.weight"]
-    of_rate = first[:, -1:]  # of the plane of the rate
-    out["decoder.deep.0.weight"] = torch.cat([first[:, :-1] / gain, of_rate * (end - start)], dim=1)
-    out["decoder.deep.0.bias"] = out["decoder.deep.0.bias"] + start * of_rate.sum((1, 2, 3))
+        out[name], out[weight] = out[name] * scale, out[weight] * scale[:, None, None, None]
+    linear, first = out["decoder.linear.weight"], out["decoder.deep.0.weight"]
+    back = 1 / scale[: len(linear), None, None]  # of moments, the decoder sees the means
+    out["decoder.linear.weight"] = linear * back[..., None]
+    out["decoder.deep.0.weight"] = torch.cat([first[:, :-1] * back, first[:, -1:]], dim=1)
     return out
 
 

@@ -18,6 +18,7 @@ from latentzip.models.autoencoder import Autoencoder, VqLatent
 from latentzip.models.families import config_to_json
 from latentzip.training.checkpoint import read_checkpoint, save_checkpoint
 from latentzip.training.codebook import CodebookAverages
+from latentzip.training.conversion import to_unit_variance
 from latentzip.training.data import Pictures, batches
 from latentzip.training.discriminator import PatchDiscriminator
 from latentzip.training.journal import Journal
@@ -242,7 +243,10 @@ class Trainer:
             "minutes": f"{self.seconds / 60:.1f}",
             "settings": self.settings.to_public_json(),
         }
-        save_weights(self.out / MODEL_NAME, self.model.config, self.averages, notes)
+        tensors = self.averages
+        if self.model.config.prior == "normal" and self.settings.train == "all":
+            tensors = to_unit_variance(tensors)
+        save_weights(self.out / MODEL_NAME, self.model.config, tensors, notes)
 
     def resume(self) -> None:
         """Go on from the checkpoint in the run's folder. Raises TrainingError."""
