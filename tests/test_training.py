@@ -136,10 +136,10 @@ def test_a_compiled_run_does_the_same(photographs: Path, vgg_file: Path, tmp_pat
         assert compiled_log[name] == pytest.approx(plain[name], rel=1e-2)
 
 
-def test_a_missing_compiler_is_said(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
-    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
-    with pytest.raises(TrainingError, match="install a C\\+\\+ compiler, or leave --compile out"):
+def test_a_missing_compiler_is_said(photographs: Path, tmp_path: Path) -> None:
+    # by torch's own means: of what a monkeypatch puts back, torch.compile finds some no more
+    nowhere = torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True})
+    with nowhere, pytest.raises(TrainingError, match="install a C\\+\\+ compiler, or leave --compile out"):
         run(photographs, tmp_path, TINY_KL, dataclasses.replace(ALONE, compile=True))
 
 
