@@ -86,7 +86,7 @@ def test_a_latent_of_fewer_channels_keeps_what_has_most() -> None:
 
 @torch.no_grad()
 def test_latents_of_unit_variance_give_the_same_pictures() -> None:
-    """Also when the posterior is sampled."""
+    """Also when the posterior is sampled. What carries nothing is not blown up."""
     model, scaled = tiny_model(TINY_NORMAL), Autoencoder(TINY_NORMAL).eval()
     assert isinstance(model.latent, NormalLatent)
     assert isinstance(scaled.latent, NormalLatent)
@@ -101,6 +101,10 @@ def test_latents_of_unit_variance_give_the_same_pictures() -> None:
     mean, std = (values[:, None, None] for values in (model.latent.mean, model.latent.std))
     assert torch.allclose((samples[0] - mean) / std, samples[1] - scaled.latent.mean[:, None, None], atol=1e-4)
     assert torch.allclose(scaled.decoder(samples[1], RATE), model.decoder(samples[0], RATE), atol=1e-4)
+    model.latent.std[0] = 0
+    emptied = to_unit_variance(model.state_dict())
+    assert emptied["latent.std"].tolist() == [0, 1, 1, 1]
+    assert torch.allclose(emptied["encoder.linear.weight"][0], 10 * model.encoder.linear.weight[0])
 
 
 def test_what_can_be_widened() -> None:

@@ -9,6 +9,9 @@ from latentzip.models.autoencoder import Autoencoder, KlLatent
 from latentzip.models.bands import SHARED
 from latentzip.models.config import AutoencoderConfig
 
+# of a channel's latents, to unit variance: one that the KL divergence has emptied would be noise, made as large as any
+MOST_SCALE = 10.0
+
 
 @torch.no_grad()
 def in_steps(tensors: dict[str, Tensor], kl: AutoencoderConfig, vq: AutoencoderConfig) -> dict[str, Tensor]:
@@ -37,13 +40,13 @@ def to_unit_variance(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """A model whose prior is N(0, 1), with every channel's latents scaled to the variance that diffusion models want.
 
     Variances are those that training saw (`NormalLatent`): the weight of the KL divergence is too small to keep them at
-    1. Pictures stay the same, and so does what the posterior's noise does to them.
+    1. Pictures stay the same, and so does what the posterior's noise does to them. A channel that carries next to
+    nothing stays small.
     """
-    std = tensors["latent.std"]
-    channels = len(std)
+    std = tensors["latent.std"].clamp(min=1 / MOST_SCALE)
     out = _scaled(tensors, torch.cat([1 / std, torch.ones_like(std)]))  # of moments the means
     out["encoder.linear.bias"] = out["encoder.linear.bias"] - 2 * torch.cat([torch.zeros_like(std), std.log()])
-    out["latent.mean"], out["latent.std"] = out["latent.mean"] / std, torch.ones(channels).to(std)
+    out["latent.mean"], out["latent.std"] = out["latent.mean"] / std, out["latent.std"] / std
     return out
 
 
