@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import re
-import secrets
 import shutil
 import stat
 import sys
@@ -12,11 +10,11 @@ from pathlib import Path
 from typing import IO
 
 from latentzip.errors import LatentzipError, OutputError
+from latentzip.locks import own_file
 
 STREAM = Path("-")
 MAX_FILE_BYTES = 2**32 - 1  # read into memory at once; more than a TIFF can have
 PIECE = 2**20
-_PART = re.compile(r"\.latentzip-(\d{1,7})-[0-9a-f]{8}\.part")  # with the writer's process id
 
 
 def read_bytes(path: Path, check: Callable[[bytes], None] | None = None) -> bytes:
@@ -137,36 +135,28 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], *, overwr
     simply written to. The data is on the disk before the name is: after a power cut too, a file is whole or not there.
     """
     check_output(path, overwrite=overwrite)
-    part: Path | None = None
     try:
         if _is_stream(path):
             with path.open("wb") as file:
                 write(file)
             return
-        part = _part_in(path.parent)
-        with part.open("xb") as file:
+        with own_file(path.parent) as (part, file):
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        if overwrite:
-            with contextlib.suppress(OSError):
-                shutil.copymode(path, part)
-            os.replace(part, path)
-        else:
-            _rename_to_new(part, path)
+            if sys.platform == "win32":  # renames no open files
+                file.close()
+            if overwrite:
+                with contextlib.suppress(OSError):
+                    shutil.copymode(path, part)
+                os.replace(part, path)
+            else:
+                _rename_to_new(part, path)
     except FileExistsError:
         raise OutputError(f"{path}: already exists: use --force to overwrite it") from None
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"{path}: cannot be written ({reason}): choose another place with -o") from None
-    finally:
-        if part is not None:
-            with contextlib.suppress(OSError):
-                part.unlink()
-
-
-def _part_in(folder: Path) -> Path:
-    return folder / f".latentzip-{os.getpid()}-{secrets.token_hex(4)}.part"
 
 
 def _rename_to_new(part: Path, path: Path) -> None:
@@ -181,40 +171,15 @@ def _rename_to_new(part: Path, path: Path) -> None:
         os.replace(part, path)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files in a folder whose writers were killed."""
-    if os.name != "posix":  # elsewhere there is no harmless way to ask for a process
-        return
-    with contextlib.suppress(OSError):
-        for path in folder.iterdir():
-            match = _PART.fullmatch(path.name)
-            if match and not _is_running(int(match[1])):
-                path.unlink(missing_ok=True)
-
-
 def ignores_case(folder: Path) -> bool:
     """Whether a folder, or the nearest one above it that exists, takes `A` and `a` for one name. Tried with a file."""
     while not os.path.lexists(folder):
         folder = folder.parent
-    probe = _part_in(folder)
     try:
-        with probe.open("xb"):
+        with own_file(folder) as (probe, _):
             return probe.with_name(probe.name.upper()).exists()
     except OSError:
         return False
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink()
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is somebody else's
-        return True
-    return True
 
 
 def _is_stream(path: Path) -> bool:

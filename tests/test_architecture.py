@@ -16,6 +16,7 @@ ROOT = Path(latentzip.__file__).parent
 FLOORS = {
     "errors": 0,
     "tiling": 1,
+    "locks": 1,
     "container": 2,
     "settings": 3,
     "images": 2,

@@ -3,8 +3,6 @@
 import errno
 import os
 import stat
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import IO
@@ -17,7 +15,6 @@ from latentzip.files import (
     check_output,
     ignores_case,
     read_bytes,
-    remove_leftovers,
     write_atomically,
     write_bytes,
 )
@@ -141,24 +138,6 @@ def test_folders_that_may_not_be_written_are_found_before_the_work(tmp_path: Pat
             check_output(tmp_path / "below" / "a", overwrite=True, make_folders=True)
     finally:
         tmp_path.chmod(0o700)
-
-
-@posix
-def test_what_killed_writers_left_is_deleted_and_nothing_else(tmp_path: Path) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    leftover = f".latentzip-{ended.pid}-0123abcd.part"
-    kept = [
-        f".latentzip-{os.getpid()}-0123abcd.part",  # another thread is writing it
-        f"latentzip-{ended.pid}-0123abcd.part",
-        f".latentzip-{ended.pid}-0123abcd.part.png",
-        f".latentzip-{ended.pid}-0123ABCD.part",
-        ".latentzip-99999999999999999999-0123abcd.part",
-    ]
-    touch(tmp_path, leftover, *kept)
-    remove_leftovers(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == sorted(kept)
-    remove_leftovers(tmp_path / "missing")
 
 
 def test_whether_a_folder_ignores_case_is_tried(tmp_path: Path) -> None:

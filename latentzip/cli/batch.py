@@ -16,8 +16,9 @@ import typer
 from latentzip.cli.console import ExitCode, Record, Totals, complain, inform
 from latentzip.cli.progress import FilesDisplay
 from latentzip.errors import LatentzipError
-from latentzip.files import STREAM, make_folder_of, remove_leftovers, write_bytes
+from latentzip.files import STREAM, make_folder_of, write_bytes
 from latentzip.jobs import Job, Plan
+from latentzip.locks import remove_leftovers
 
 
 @dataclass(frozen=True)
