@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -16,6 +17,7 @@ from latentzip.errors import ModelError
 from latentzip.files import write_atomically
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.families import ModelConfig, config_from_json, config_to_json
+from latentzip.zoo.checking import listed, not_finite
 
 MODEL_NAME = "model.safetensors"
 FINGERPRINT_BYTES = {"latent": 8, "decoder": 4}
@@ -36,12 +38,16 @@ def fingerprint(config: ModelConfig, tensors: dict[str, Tensor], part: str) -> b
     for name in sorted(n for n in tensors if n.startswith(tuple(prefixes))):
         tensor = tensors[name]
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.numpy().tobytes())
+        # as bytes, for numpy does not know all dtypes; from wherever the tensor lies
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.digest()[: FINGERPRINT_BYTES[part]]
 
 
 def save_weights(path: Path, config: ModelConfig, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
-    """Write a model, its floats in half precision. `notes` are kept in the metadata. Raises OutputError."""
+    """Write a model, its floats in half precision. `notes` are kept in the metadata.
+
+    Raises OutputError, or ModelError for values that half precision cannot hold.
+    """
     half = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
     save_as_is(path, config, half, notes, overwrite=True)
 
@@ -49,8 +55,14 @@ def save_weights(path: Path, config: ModelConfig, tensors: dict[str, Tensor], no
 def save_as_is(
     path: Path, config: ModelConfig, tensors: dict[str, Tensor], notes: dict[str, str], *, overwrite: bool
 ) -> None:
-    """Write a model in the precision that its tensors have. Raises OutputError."""
-    kept = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    """Write a model in the precision that its tensors have. Raises OutputError, or ModelError for what is no number."""
+    if wrong := not_finite(tensors):
+        raise ModelError(
+            f"{path}: not written, for {listed(wrong)} would hold values that are not finite: its training diverged, or"
+            " they are too large for half precision"
+        )
+    # clones, for safetensors refuses tensors that share their memory
+    kept = {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
     metadata = {
         **notes,
         "config": config_to_json(config),

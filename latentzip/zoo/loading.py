@@ -13,6 +13,7 @@ from latentzip.models.autoencoder import Autoencoder, Latent, make_latent
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.families import ModelConfig, make_decoder, make_encoder, trainable
 from latentzip.models.prior import HyperAnalysis
+from latentzip.zoo.checking import checked
 from latentzip.zoo.checkpoints import (
     FINGERPRINT_BYTES,
     MODEL_NAME,
@@ -168,21 +169,7 @@ class _Parts:
         """Load the tensors of a part (or "", of all) into its module, every one and no more."""
         prefix = part + "." if part else ""
         state = {n.removeprefix(prefix): t for n, t in self.tensors.items() if n.startswith(prefix)}
-        wanted = module.state_dict()
-        wrong = {
-            "lacks": [n for n in wanted if n not in state],
-            "should not have": [n for n in state if n not in wanted],
-            "has another shape of": [n for n, t in state.items() if n in wanted and t.shape != wanted[n].shape],
-        }
-        for what, names in wrong.items():
-            if names:
-                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-                listed = ", ".join(prefix + name for name in names[:3])
-                raise ModelError(
-                    f"{self.path}: does not fit its config, it {what} {listed}{more}: another version of latentzip made"
-                    " it, or it is damaged; fetch or train the model again"
-                )
-        module.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()}, assign=True)
+        module.load_state_dict(checked(self.path, state, module.state_dict(), prefix), assign=True)
         module.requires_grad_(False).eval()
 
 
