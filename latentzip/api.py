@@ -143,6 +143,7 @@ def decode_picture(
     partial: bool = False,
     most_parts: int | None = None,
     bit_depth: BitDepth = 8,
+    noise: float = 1.0,
     region: Window | None = None,
     bounds: Bounds = NO_BOUNDS,
     max_pixels: int = MAX_PIXELS,
@@ -150,13 +151,16 @@ def decode_picture(
     """What was parsed of a .lz file -> picture.
 
     model: weights for a file whose own are neither built in nor in the cache. `partial`: take what has arrived of a
-    file that was cut short; `most_parts`: and no more parts than that. region: a part of the picture, in pixels.
+    file that was cut short; `most_parts`: and no more parts than that. noise: how much of the decoder's noise is used,
+    0 for none. region: a part of the picture, in pixels.
     `max_pixels`: refuse to decode more. Raises FormatError or ModelError.
     """
     decoder = load_model(weights_for(container, None if model is None else fspath(model)), device).decoder
     window = latent_window(container, decoder, region) if region else None
     parsed = read_symbols(container, decoder, window, partial=partial, most_parts=most_parts, max_pixels=max_pixels)
-    return Decoded(paint(container, parsed, decoder, region, bit_depth=bit_depth, bounds=bounds), parsed.parts)
+    return Decoded(
+        paint(container, parsed, decoder, region, bit_depth=bit_depth, noise=noise, bounds=bounds), parsed.parts
+    )
 
 
 def encode(
@@ -192,18 +196,23 @@ def decode(
     model: ModelSource = None,
     device: str = "auto",
     partial: bool = False,
+    noise: float = 1.0,
     box: tuple[int, int, int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """The bytes of a .lz file -> Pillow's image: mode L, LA, RGB or RGBA, `info` with icc_profile, exif and xmp.
 
     model: weights for a file whose own are neither built in nor in the cache. `partial`: show what has arrived of a
-    file that was cut short. box: that part alone, left, upper, right and lower in pixels as `Image.crop` takes them.
-    max_pixels: refuse to decode more. May be called from several threads at once. Raises FormatError or ModelError.
+    file that was cut short. noise: how strong the noise is that texture is painted from, 0 for the most faithful
+    picture, 1 as it was trained. box: that part alone, left, upper, right and lower in pixels as `Image.crop` takes
+    them. max_pixels: refuse to decode more. May be called from several threads at once. Raises FormatError or
+    ModelError.
     """
     region = None if box is None else Window(box[1], box[0], box[3], box[2])
     container = parse(data, partial=partial)
-    decoded = decode_picture(container, model, device, partial=partial, region=region, max_pixels=max_pixels)
+    decoded = decode_picture(
+        container, model, device, partial=partial, noise=noise, region=region, max_pixels=max_pixels
+    )
     return to_image(decoded.picture)
 
 

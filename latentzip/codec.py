@@ -258,11 +258,13 @@ def paint(
     region: Window | None = None,
     *,
     bit_depth: BitDepth = 8,
+    noise: float = 1.0,
     bounds: Bounds = NO_BOUNDS,
 ) -> Picture:
     """Run the decoder on a file's symbols, or, for a region in pixels, on those of its `latent_window`.
 
-    Pixels are of 8 or 16 bits. Public models see the latent in tiles where the file says so. Raises FormatError.
+    Pixels are of 8 or 16 bits. noise: how much a decoder that has noise is to use of it, 0 for none. Public models see
+    the latent in tiles where the file says so. Raises FormatError.
     """
     header, factor = container.header, model.config.factor
     alpha, metadata = parse_transparency(container), parse_metadata(container)
@@ -276,7 +278,9 @@ def paint(
         return part[(..., *window.relative_to(blocks).slices)]
 
     size, window = latent_size(header, model), region.over(factor)
-    pixels = decode_latent(model.decoder, latent, parsed.rate, size, window, factor, model.device, cutting, bit_depth)
+    pixels = decode_latent(
+        model.decoder, latent, parsed.rate, size, window, factor, model.device, cutting, bit_depth, noise
+    )
     return Picture(
         pixels[region.relative_to(window.times(factor)).slices],
         greyscale=bool(header.flags & Flag.GREYSCALE),

@@ -17,7 +17,7 @@ from latentzip.codec import encode_image
 from latentzip.images import Picture, read_image
 from latentzip.models.autoencoder import Autoencoder, KlLatent, NormalLatent, VqLatent
 from latentzip.models.config import AutoencoderConfig
-from latentzip.training.perceptual import VggDistance
+from latentzip.training.vgg import BLOCKS
 from latentzip.zoo.checkpoints import save_weights
 from latentzip.zoo.loading import load_encoder
 
@@ -113,11 +113,10 @@ def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trunk of VGG16's layers, but thin and random."""
     torch.manual_seed(0)
     tensors, channels = {}, 3
-    for block, count in enumerate(VggDistance.BLOCKS, 1):
-        for i in range(1, count + 1):
-            tensors[f"conv{block}_{i}.weight"] = torch.randn(8, channels, 3, 3).half() * 0.3
-            tensors[f"conv{block}_{i}.bias"] = torch.zeros(8).half()
-            channels = 8
+    for number in range(sum(BLOCKS)):
+        tensors[f"vgg.conv_{number}.weight"] = torch.randn(8, channels, 3, 3).half() * 0.3
+        tensors[f"vgg.conv_{number}.bias"] = torch.zeros(8).half()
+        channels = 8
     path = tmp_path_factory.mktemp("vgg") / "vgg.safetensors"
     save_file(tensors, path)
     return path

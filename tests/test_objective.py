@@ -24,9 +24,12 @@ from latentzip.training.discriminator import (
     discriminator_loss,
 )
 from latentzip.training.efficientnet import EfficientNetLite0, read_imagenet_weights
+from latentzip.training.fidelity import squared_error
 from latentzip.training.losses import L1_LEVELS, Objective
-from latentzip.training.perceptual import EfficientNetDistance, PerceptualDistance, VggDistance, load_perceptual
+from latentzip.training.perceptual import EfficientNetDistance, PerceptualDistance, load_perceptual
 from latentzip.training.settings import TrainSettings
+from latentzip.training.vgg import BLOCKS, VggDistance
+from latentzip.training.wasserstein import log_sigma_of, wasserstein_distortion
 
 SETTINGS = TrainSettings(
     max_steps=10, precision="fp32", perceptual_crop=48, perceptual_crops=2, disc_width=8, disc_layers=2
@@ -53,7 +56,15 @@ def crops() -> Tensor:
 def test_the_gradients_are_those_of_the_formula(vgg_file: Path, config: AutoencoderConfig, reconstruction: str) -> None:
     """Written out as one sum and followed back by autograd, the objective gives what `backward` gives."""
     settings = dataclasses.replace(
-        SETTINGS, reconstruction=reconstruction, commitment_weight=0.3, kl_weight=0.01, ssim_weight=0.7
+        SETTINGS,
+        reconstruction=reconstruction,
+        commitment_weight=0.3,
+        kl_weight=0.01,
+        ssim_weight=0.7,
+        means_weights=(0.6, 0.4, 0.8),
+        chroma_weight=0.5,
+        wasserstein_weight=0.1,
+        perceptual_every=5,
     )
     discriminator = PatchDiscriminator(8, 2)
     objective = Objective(settings, config.lambdas, VggDistance(vgg_file), discriminator)
@@ -72,12 +83,18 @@ def test_the_gradients_are_those_of_the_formula(vgg_file: Path, config: Autoenco
     low, high = model.config.lambdas
     weight = low * (high / low) ** rate
     error = (out.x_hat - x) * 127.5
-    pixels = error.abs().mean((1, 2, 3)) * 2 * L1_LEVELS if reconstruction == "l1" else error.square().mean((1, 2, 3))
-    distance = VggDistance(vgg_file)(parts.of(out.x_hat), parts.of(x))
+    pixels = squared_error(error, settings.means_weights, settings.chroma_weight)
+    if reconstruction == "l1":
+        pixels = error.abs().mean((1, 2, 3)) * 2 * L1_LEVELS
+    vgg = VggDistance(vgg_file)
+    distance = vgg(parts.of(out.x_hat), parts.of(x))
+    features = [vgg.features(parts.of(image))[:4] for image in (out.x_hat, x)]
+    texture = wasserstein_distortion(*features, log_sigma_of(parts.of(x), settings.wasserstein_scale))
     relative = weight / (low * high) ** 0.5
     balance = relative**-0.4
     l_rec = (settings.reconstruction_share * balance * weight * pixels).mean()
-    l_rec = l_rec + 0.25 * ((balance * relative**0.7)[parts.chosen] * distance).mean()
+    seen = 0.25 * distance + settings.wasserstein_weight * texture
+    l_rec = l_rec + settings.perceptual_every * ((balance * relative**0.7)[parts.chosen] * seen).mean()
     l_rec = l_rec + 0.7 * (balance * relative**0.7 * (1 - ssim(out.x_hat, x))).mean()
     l_adv = -discriminator(parts.of(out.x_hat)).mean()
     gradients = [torch.autograd.grad(loss, last_layer, retain_graph=True)[0] for loss in (l_rec, l_adv)]
@@ -106,6 +123,9 @@ def test_each_term_begins_at_its_time(vgg_file: Path) -> None:
         return tuple(term.item() > 0 for term in (losses.perceptual, losses.ssim, losses.adversarial_weight))
 
     assert [terms(p) for p in (0.0, 0.5, 0.9)] == [(False, False, False), (True, True, False), (True, True, True)]
+    one_in_two = Objective(dataclasses.replace(settings, perceptual_every=2), TINY_KL.lambdas, VggDistance(vgg_file))
+    seen = [one_in_two.backward(x, model(x, RATE), RATE, model.decoder.last_layer, 0.5, step) for step in (0, 1)]
+    assert seen[0].perceptual > 0 == seen[1].perceptual
     # the discriminator is trained before the autoencoder sees it
     assert [settings.trains_discriminator(progress) for progress in (0.3, 0.5, 0.9)] == [False, True, True]
 
@@ -221,10 +241,9 @@ def test_the_first_layers_of_vgg16_alone(vgg_file: Path) -> None:
     torch.manual_seed(0)
     x_hat = x + 0.1 * torch.randn_like(x)
     whole, first, first_of_whole = VggDistance(vgg_file), VggDistance(vgg_file, 3), VggDistance(vgg_file)
-    for name, layer in first_of_whole.convolutions.items():
-        if name.startswith(("conv4", "conv5")):
-            for parameter in layer.parameters():
-                torch.nn.init.zeros_(parameter)
+    for layer in first_of_whole.convolutions[sum(BLOCKS[:3]) :]:
+        for parameter in layer.parameters():
+            torch.nn.init.zeros_(parameter)
     assert torch.allclose(first(x_hat, x), first_of_whole(x_hat, x))
     assert first(x_hat, x).item() < 0.999 * whole(x_hat, x).item()
 

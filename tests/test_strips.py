@@ -24,6 +24,7 @@ from latentzip.zoo.loading import LoadedDecoder, LoadedEncoder, load_decoder, lo
 
 CPU = torch.device("cpu")
 TINY_DETAIL = dataclasses.replace(TINY_KL, encoder_blocks=(2, 1), decoder_blocks=(1, 2), detail_width=6)
+TINY_NOISE = dataclasses.replace(TINY_DETAIL, noise_planes=3)
 
 
 @dataclass
@@ -58,7 +59,12 @@ def stirred(config: object, seed: int = 1) -> Autoencoder:
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
     folder = tmp_path_factory.mktemp("models")
     found = {"kl-f16": Model(load_encoder("kl-f16", CPU), load_decoder(locate("kl-f16"), CPU))}
-    for name, config in (("tiny kl", TINY_KL), ("tiny vq", TINY_VQ_PRIOR), ("tiny detail", TINY_DETAIL)):
+    for name, config in (
+        ("tiny kl", TINY_KL),
+        ("tiny vq", TINY_VQ_PRIOR),
+        ("tiny detail", TINY_DETAIL),
+        ("tiny noise", TINY_NOISE),
+    ):
         path = folder / f"{name}.safetensors"
         save_weights(path, config, stirred(config).state_dict(), {})
         found[name] = Model(load_encoder(str(path), CPU), load_decoder(path, CPU))
@@ -82,7 +88,7 @@ def test_strips_of_any_height_give_the_same(
     models: dict[str, Model], data: st.DataObject, width: int, height: int, tile: int, threads: int
 ) -> None:
     """Latents and pixels to the bit, also with another number of threads; and regions of them."""
-    model = models[data.draw(st.sampled_from(["tiny kl", "tiny vq", "tiny detail"]))]
+    model = models[data.draw(st.sampled_from(["tiny kl", "tiny vq", "tiny detail", "tiny noise"]))]
     picture = noise_picture(width, height)
     before = torch.get_num_threads()
     latent, container = model.latent(picture, 0), model.container(picture)

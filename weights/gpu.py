@@ -25,10 +25,11 @@ from latentzip.models.config import AutoencoderConfig
 from latentzip.training.data import DRAWN, Pictures, load_pictures
 from latentzip.training.losses import Objective
 from latentzip.training.optimizer import WEIGHT_DECAY, as_matrix, is_hidden_kernel
-from latentzip.training.perceptual import PerceptualDistance, VggDistance
+from latentzip.training.perceptual import PerceptualDistance
 from latentzip.training.settings import TrainSettings
 from latentzip.training.start import start
 from latentzip.training.validation import validate
+from latentzip.training.vgg import VggDistance
 from latentzip.zoo.checkpoints import MODEL_NAME, read_config, save_weights
 
 SHRINKS = (1.25, 1.5, 1.75, 2.0)  # of which half of the crops come, in equal parts

@@ -17,7 +17,7 @@ from latentzip.bench.runner import Codec, Progress, Runner, Wish
 from latentzip.bench.store import Store
 from latentzip.bench.summary import Summary, summarise
 from latentzip.errors import BenchError, LatentzipError, UsageError
-from latentzip.training.perceptual import VggDistance
+from latentzip.training.vgg import VggDistance
 from latentzip.zoo.registry import built_in
 
 QUICK_PICTURES = 4

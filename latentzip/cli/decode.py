@@ -63,6 +63,15 @@ def decode(
     bit_depth: Annotated[
         BitDepth, typer.Option("--bit-depth", help="Of a sample; 16, for png and tiff, has the decoder's finer levels.")
     ] = BitDepth.eight,
+    noise: Annotated[
+        float,
+        typer.Option(
+            "--noise",
+            min=0,
+            max=2,
+            help="How strong the noise is that texture is painted from; 0 gives the most faithful picture.",
+        ),
+    ] = 1.0,
     region: Annotated[
         str | None,
         typer.Option("--region", metavar="X,Y,W,H", help="Decode a part alone: left, top, width and height in pixels."),
@@ -118,6 +127,7 @@ def decode(
                 partial=partial,
                 most_parts=scans,
                 bit_depth=depth,
+                noise=noise,
                 region=wanted,
                 bounds=bounds,
                 max_pixels=max_pixels,

@@ -1,5 +1,6 @@
 """`latentzip train`"""
 
+import math
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from latentzip.models.config import AutoencoderConfig
 
 START, OBJECTIVE, RUN = "Start", "Objective", "Run"
 RUNS = Path("runs")
+MOST_MEANS = 5  # training.fidelity has the sides
 
 
 class Regularizer(str, Enum):
@@ -80,6 +82,18 @@ def train(
     reconstruction_share: Annotated[
         float | None, _option("Of its weight, beside the perceptual loss.", OBJECTIVE, min=0)
     ] = None,
+    means_weights: Annotated[
+        str | None,
+        _option(
+            "Weights of the squared errors of pixels and of means of 2x2, 4x4, 8x8 and 16x16: 0.6,0.4,0.8,1.6,1.6.",
+            OBJECTIVE,
+            show_default="1: pixels alone",
+        ),
+    ] = None,
+    chroma_weight: Annotated[
+        float | None,
+        _option("Weight of the squared errors of Cb and Cr beside R, G and B.", OBJECTIVE, min=0, show_default="0"),
+    ] = None,
     perceptual: Annotated[
         str | None, _option("efficientnet, lpips, none, or a VGG16 trunk (safetensors).", OBJECTIVE)
     ] = None,
@@ -87,6 +101,23 @@ def train(
     perceptual_start: Annotated[float | None, _option("Where in the run it begins.", OBJECTIVE, min=0, max=1)] = None,
     perceptual_crops: Annotated[
         int | None, _option("Crops in a step that it and the discriminator see.", OBJECTIVE, min=1)
+    ] = None,
+    perceptual_every: Annotated[
+        int | None,
+        _option("Let the perceptual loss see one step in so many: faster steps.", OBJECTIVE, min=1, show_default="1"),
+    ] = None,
+    wasserstein_weight: Annotated[
+        float | None,
+        _option(
+            "Weight of the Wasserstein distortion on the perceptual loss's features, for texture.",
+            OBJECTIVE,
+            min=0,
+            show_default="0",
+        ),
+    ] = None,
+    wasserstein_scale: Annotated[
+        float | None,
+        _option("log2 of the side over which it takes textures for equal.", OBJECTIVE, min=0, max=6, show_default="3"),
     ] = None,
     ssim_weight: Annotated[float | None, _option("Of 1 - SSIM, beside the perceptual loss.", OBJECTIVE, min=0)] = None,
     adversarial: Annotated[Adversarial | None, _option("Form of the adversarial loss.", OBJECTIVE)] = None,
@@ -104,6 +135,13 @@ def train(
     max_steps: Annotated[int | None, _option("End of the run.", RUN, min=1)] = None,
     batch: Annotated[int | None, _option("Crops in a step.", RUN, min=1)] = None,
     crop: Annotated[int | None, _option("Side of a crop in pixels.", RUN, min=64)] = None,
+    rate_power: Annotated[
+        float | None,
+        _option("Above 1, crops at low rates come more often.", RUN, min=0.1, max=10, show_default="1"),
+    ] = None,
+    checkpoint_minutes: Annotated[
+        float | None, _option("Validate and save every so many minutes.", RUN, min=0.1, show_default="4")
+    ] = None,
     learning_rate: Annotated[float | None, _option("At its highest.", RUN, min=0)] = None,
     schedule: Annotated[Schedule | None, _option("Of the learning rate.", RUN)] = None,
     precision: Annotated[Precision | None, _option("Of the networks' products.", RUN)] = None,
@@ -122,10 +160,15 @@ def train(
         "train": train_parts,
         "reconstruction": reconstruction,
         "reconstruction_share": reconstruction_share,
+        "means_weights": _weights(means_weights),
+        "chroma_weight": chroma_weight,
         "perceptual": _perceptual(perceptual),
         "perceptual_weight": perceptual_weight,
         "perceptual_start": perceptual_start,
         "perceptual_crops": perceptual_crops,
+        "perceptual_every": perceptual_every,
+        "wasserstein_weight": wasserstein_weight,
+        "wasserstein_scale": wasserstein_scale,
         "ssim_weight": ssim_weight,
         "adversarial": adversarial,
         "disc_weight": disc_weight,
@@ -138,6 +181,8 @@ def train(
         "max_steps": max_steps,
         "batch": batch,
         "crop": crop,
+        "rate_power": rate_power,
+        "checkpoint_minutes": checkpoint_minutes,
         "learning_rate": learning_rate,
         "schedule": schedule,
         "precision": precision,
@@ -170,6 +215,19 @@ def train(
             device=torch_device(device),
             display=display,
         )
+
+
+def _weights(text: str | None) -> tuple[float, ...] | None:
+    """ "0.6,0.4" -> the numbers."""
+    if text is None:
+        return None
+    try:
+        weights = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        weights = ()
+    if not 1 <= len(weights) <= MOST_MEANS or any(not 0 <= weight < math.inf for weight in weights):
+        raise typer.BadParameter(f"--means-weights {text}: give one to {MOST_MEANS} numbers, such as 0.6,0.4,0.8")
+    return weights
 
 
 def _perceptual(choice: str | None) -> str | None:

@@ -55,6 +55,8 @@ class AutoencoderConfig:
     # each from one position lack; 0: there is none
     detail_width: int = 0
     detail_blocks: int = 2
+    # planes of noise for the decoder's finest level and its path for detail (see noise); 0: the decoder has none
+    noise_planes: int = 0
     # Lagrangian weights at rates 0 and 1 of the squared error (8-bit units) against bits per pixel: what the rates mean
     lambdas: tuple[float, float] = (0.0003, 0.006)
     # KL: channel groups that the prior codes one after the other, its widths, and the knots of the gain curve
@@ -117,7 +119,7 @@ class AutoencoderConfig:
         """This latent space between the encoder and the decoder of `other`; of another factor they do not fit."""
         if other.factor != self.factor:
             return self
-        names = ("widths", "encoder_blocks", "decoder_blocks", "detail_width", "detail_blocks")
+        names = ("widths", "encoder_blocks", "decoder_blocks", "detail_width", "detail_blocks", "noise_planes")
         return dataclasses.replace(self, **{name: getattr(other, name) for name in names})
 
     @property

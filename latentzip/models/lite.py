@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from latentzip.models.blocks import residual_blocks, zero_init
 from latentzip.models.config import AutoencoderConfig
+from latentzip.models.noise import Noise, Place
 from latentzip.models.strips import Chain, Rows, Sum, WithPlane, rows_of
 
 
@@ -59,6 +60,7 @@ class LiteDecoder(nn.Module):
         for finer, count in reversed(finer_levels):
             layers += [nn.Conv2d(width, 4 * finer, 1), nn.PixelShuffle(2), residual_blocks(finer, count)]
             width = finer
+        _give_noise(layers[-1], width, config.noise_planes, config.factor // config.patch)
         layers += _paint(width, config.patch)
         self.deep = nn.Sequential(*layers)
         self.linear = nn.ConvTranspose2d(config.latent_channels, 3, config.factor, stride=config.factor)
@@ -70,6 +72,8 @@ class LiteDecoder(nn.Module):
                 residual_blocks(config.detail_width, config.detail_blocks),
                 *_paint(config.detail_width, config.patch // 2),
             )
+            scale = config.factor // config.patch * 2
+            _give_noise(self.detail[2], config.detail_width, config.noise_planes, scale)
 
     @property
     def last_layer(self) -> Tensor:
@@ -94,11 +98,11 @@ class LiteDecoder(nn.Module):
         out: Tensor = self.deep[-2:](features)
         return out
 
-    def rows(self, rate: Tensor) -> Rows:
-        """The same, for one latent strip by strip, at a rate (1,)."""
-        features, painted = rows_of(self.deep[:-2]), rows_of(self.deep[-2:])
+    def rows(self, rate: Tensor, place: Place = Place()) -> Rows:  # noqa: B008
+        """The same, for one latent strip by strip, at a rate (1,), from `place` on."""
+        features, painted = rows_of(self.deep[:-2], place), rows_of(self.deep[-2:])
         if self.detail is not None:
-            painted = Sum(painted, rows_of(self.detail))
+            painted = Sum(painted, rows_of(self.detail, place))
         return Sum(rows_of(self.linear), WithPlane(rate, Chain([features, painted])))
 
     @property
@@ -113,6 +117,17 @@ class LiteDecoder(nn.Module):
 def _levels(widths: tuple[int, ...], blocks: int | tuple[int, ...]) -> list[tuple[int, int]]:
     """Channels and residual blocks of each level, finest first."""
     return list(zip(widths, blocks if isinstance(blocks, tuple) else [blocks] * len(widths), strict=True))
+
+
+def _give_noise(blocks: nn.Module, width: int, planes: int, scale: int) -> None:
+    """Let residual blocks begin with noise. The blocks keep their names, and so their tensors."""
+    if planes:
+        assert isinstance(blocks, nn.Sequential)
+        old = dict(blocks.named_children())
+        blocks._modules.clear()
+        blocks.add_module("noise", Noise(width, planes, scale))
+        for name, block in old.items():
+            blocks.add_module(name, block)
 
 
 def _paint(width: int, patch: int) -> list[nn.Module]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from latentzip.images.picture import BitDepth, Pixels
 from latentzip.models.cutting import Cutting
 from latentzip.models.lite import LiteDecoder, LiteEncoder
+from latentzip.models.noise import Place
 from latentzip.models.tiled import run_tiled
 from latentzip.tiling import Size, TilePlan, Window
 
@@ -54,11 +55,12 @@ def decode_latent(
     device: torch.device,
     cutting: Cutting,
     bit_depth: BitDepth = 8,
+    noise: float = 1.0,
 ) -> Pixels:
     """A latent -> what it shows of a window, given in positions: (f rows, f columns, 3) uint8 or uint16.
 
     latent: gives a part (1, C, rows, columns) float32 of it; only what lies in `seen_from(window)` is asked for. size:
-    of the whole latent (h, w). rate: (1,) in [0, 1].
+    of the whole latent (h, w). rate: (1,) in [0, 1]. noise: how much of theirs decoders of our own use.
     """
     seen = seen_from(window, decoder, size, cutting.plan)
     wanted = window.relative_to(seen).times(factor)
@@ -74,7 +76,7 @@ def decode_latent(
             x_hat = run_tiled(network, latent(seen), cutting.plan, window, size, factor)
         return _to_pixels(x_hat[(..., *wanted.slices)], bit_depth)
     pixels = np.empty((*wanted.size, 3), np.uint8 if bit_depth == 8 else np.uint16)
-    rows, done = decoder.rows(rate), 0
+    rows, done = decoder.rows(rate, Place(seen.top, seen.left, noise)), 0
     for top in range(seen.top, seen.bottom, cutting.strip):
         bottom = min(top + cutting.strip, seen.bottom)
         part = latent(Window(top, seen.left, bottom, seen.right)).contiguous(memory_format=torch.channels_last)

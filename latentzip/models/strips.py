@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentzip.models.blocks import ResidualBlock
+from latentzip.models.noise import Noise, Place, gate, noise_at
 
 
 class Rows(ABC):
@@ -26,10 +27,15 @@ class Rows(ABC):
         """
 
 
-def rows_of(layer: nn.Module) -> Rows:
-    """A fresh start of a layer on a picture's rows: of convolutions, residual blocks, and what works on single rows."""
+def rows_of(layer: nn.Module, place: Place = Place()) -> Rows:  # noqa: B008
+    """A fresh start of a layer on a picture's rows: of convolutions, residual blocks, and what works on single rows.
+
+    place: where the first row and column lie, for noise.
+    """
     if isinstance(layer, nn.Sequential):
-        return Chain([rows_of(part) for part in layer])
+        return Chain([rows_of(part, place) for part in layer])
+    if isinstance(layer, Noise):
+        return _Noisy(layer, place)
     if isinstance(layer, ResidualBlock):
         return _Residual(layer)
     if isinstance(layer, nn.Conv2d):
@@ -125,6 +131,23 @@ class _Residual(Rows):
     def feed(self, x: Tensor, last: bool) -> Tensor:
         self.waiting.put(x)
         return self.waiting.add_to(self.second.feed(self.first.feed(x, last), last))
+
+
+class _Noisy(Rows):
+    def __init__(self, layer: Noise, place: Place) -> None:
+        self.layer, self.amount = layer, place.noise
+        self.row, self.left = place.top * layer.scale, place.left * layer.scale
+
+    def feed(self, x: Tensor, last: bool) -> Tensor:
+        height, width = x.shape[2:]
+        if not height or not self.amount:
+            return x
+        rows = torch.arange(self.row, self.row + height, device=x.device)
+        columns = torch.arange(self.left, self.left + width, device=x.device)
+        self.row += height
+        noise = noise_at(rows, columns, self.layer.planes) * self.amount
+        strong = (gate(_convolve(x, self.layer.strength)) * noise).contiguous(memory_format=torch.channels_last)
+        return x + _convolve(strong, self.layer.mix)
 
 
 class _Painting(Rows):

@@ -149,6 +149,7 @@ class Trainer:
         count = self.settings.batch
         generator = torch.Generator().manual_seed(self.settings.seed + self.step)
         rate = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
+        rate = rate**self.settings.rate_power
         config = self.model.config
         if config.regularizer == "vq" and not config.index_width:
             rate = torch.ceil(rate * config.stages).clamp(min=1) / config.stages

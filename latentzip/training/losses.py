@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from latentzip.models.autoencoder import TrainingOutput
 from latentzip.similarity import PERCEPTUAL_POWER, ssim
 from latentzip.training.discriminator import PatchDiscriminator, adaptive_weight, adversarial_loss, discriminator_loss
-from latentzip.training.perceptual import PerceptualDistance
+from latentzip.training.fidelity import squared_error
+from latentzip.training.perceptual import FeatureDistance, PerceptualDistance
 from latentzip.training.settings import TrainSettings
+from latentzip.training.wasserstein import LAYERS, log_sigma_of, wasserstein_distortion
 
 # A picture counts with this power of lambda_mid / lambda: bits and weighted distances grow with lambda, and without it
 # the highest rates would make most of the gradient.
@@ -34,6 +36,7 @@ class Losses:
     reconstruction: Tensor  # as it is minimised: mean squared or absolute error in 8-bit levels
     squared_error: Tensor  # in 8-bit levels squared
     perceptual: Tensor
+    wasserstein: Tensor
     ssim: Tensor
     adversarial: Tensor  # -L_adv
     adversarial_weight: Tensor
@@ -56,7 +59,7 @@ class Objective:
         self.lambdas = lambdas
         self.perceptual = perceptual
         # of parts, all of one size; whole pictures, in validation, are of many
-        self.perceptual_of_parts = perceptual and torch.compile(perceptual) if settings.compile else perceptual
+        self._seen_of_parts = torch.compile(self._seen) if settings.compile else self._seen
         self.discriminator = discriminator
         self.crops = max(1, settings.perceptual_crops // processes)
 
@@ -77,7 +80,7 @@ class Objective:
         parts = self.parts(len(x), x.shape[-1], step)
         weight = self._lagrangian_weight(rate)
 
-        reconstruction_loss, terms = self._reconstruction_loss(x, x_hat, weight, parts, progress)
+        reconstruction_loss, terms = self._reconstruction_loss(x, x_hat, weight, parts, progress, step)
         (gradient,) = torch.autograd.grad(reconstruction_loss, x_hat)
         adversarial = adversarial_weight = x.new_zeros(())
         if paints and s.sees_discriminator(progress):
@@ -120,12 +123,13 @@ class Objective:
     def score(self, x: Tensor, out: TrainingOutput, rate: Tensor) -> tuple[Tensor, Tensor]:
         """L without its adversarial part and with whole pictures, for validation, and the perceptual distance. (B,)"""
         weight = self._lagrangian_weight(rate)
-        error = weight * (out.x_hat - x).square().mean((1, 2, 3)) * 127.5**2
+        s = self.settings
+        error = weight * squared_error((out.x_hat - x) * 127.5, s.means_weights, s.chroma_weight)
         if self.perceptual is None:
             return out.bpp + error, x.new_zeros(len(x))
-        s = self.settings
-        distance = self.perceptual(out.x_hat, x)
-        seen = s.perceptual_weight * distance + s.ssim_weight * (1 - ssim(out.x_hat, x))
+        distance, distortion = self._seen(out.x_hat, x)
+        seen = s.perceptual_weight * distance + s.wasserstein_weight * distortion
+        seen = seen + s.ssim_weight * (1 - ssim(out.x_hat, x))
         relative = self._relative(weight, PERCEPTUAL_POWER)
         return out.bpp + s.reconstruction_share * error + relative * seen, distance
 
@@ -140,12 +144,26 @@ class Objective:
         top, left = torch.randint(0, side - small + 1, (2,), generator=generator).tolist()
         return Parts(chosen, top, left, small)
 
+    def _seen(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The perceptual distance (B,), and the Wasserstein distortion (B,) on the same features, or zeros."""
+        assert self.perceptual is not None
+        s = self.settings
+        if not s.wasserstein_weight:
+            return self.perceptual(x_hat, x), x.new_zeros(len(x))
+        assert isinstance(self.perceptual, FeatureDistance)
+        with torch.no_grad():
+            features = self.perceptual.features(x)
+        features_hat = self.perceptual.features(x_hat)
+        distance = self.perceptual.between(features_hat, self.perceptual.normalised(features))
+        log_sigma = log_sigma_of(x, s.wasserstein_scale)
+        return distance, wasserstein_distortion(features_hat[:LAYERS], features[:LAYERS], log_sigma)
+
     def _reconstruction_loss(
-        self, x: Tensor, x_hat: Tensor, weight: Tensor, parts: "Parts", progress: float
+        self, x: Tensor, x_hat: Tensor, weight: Tensor, parts: "Parts", progress: float, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """L_rec: the distance of pixels, of structure and of features."""
         s = self.settings
-        with_perceptual = self.perceptual_of_parts is not None and progress >= s.perceptual_start
+        with_perceptual = self.perceptual is not None and progress >= s.perceptual_start
         share = s.reconstruction_share if with_perceptual else 1.0
         balance = self._relative(weight, -BALANCE_POWER)
         difference = (x_hat - x) * 127.5
@@ -154,16 +172,17 @@ class Objective:
             reconstruction = difference.abs().mean((1, 2, 3))
             total = (share * 2 * L1_LEVELS * balance * weight * reconstruction).mean()
         else:
-            reconstruction = squared
+            reconstruction = squared_error(difference, s.means_weights, s.chroma_weight)
             total = (share * balance * weight * reconstruction).mean()
-        perceptual = similarity = x.new_zeros(())
+        perceptual = wasserstein = similarity = x.new_zeros(())
         if with_perceptual:
-            assert self.perceptual_of_parts is not None
-            with s.autocast(x.device):
-                distance = self.perceptual_of_parts(parts.of(x_hat), parts.of(x))
             relative = balance * self._relative(weight, PERCEPTUAL_POWER)
-            total = total + s.perceptual_weight * (relative[parts.chosen] * distance).mean()
-            perceptual = distance.mean()
+            if step % s.perceptual_every == 0:
+                with s.autocast(x.device):
+                    distance, distortion = self._seen_of_parts(parts.of(x_hat), parts.of(x))
+                seen = s.perceptual_weight * distance + s.wasserstein_weight * distortion
+                total = total + s.perceptual_every * (relative[parts.chosen] * seen).mean()
+                perceptual, wasserstein = (s.perceptual_every * value.mean() for value in (distance, distortion))
             if s.ssim_weight:
                 similarities = ssim(x_hat, x)
                 total = total + s.ssim_weight * (relative * (1 - similarities)).mean()
@@ -172,6 +191,7 @@ class Objective:
             "reconstruction": reconstruction.mean(),
             "squared_error": squared.mean(),
             "perceptual": perceptual,
+            "wasserstein": wasserstein,
             "ssim": similarity,
         }
 

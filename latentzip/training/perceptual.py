@@ -4,17 +4,13 @@
 installed), or the path of a VGG16 trunk.
 """
 
-import copy
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
-from torch.nn import functional as F
 
 from latentzip.errors import TrainingError
 from latentzip.training.efficientnet import EfficientNetLite0, read_imagenet_weights
@@ -39,12 +35,21 @@ def load_perceptual(choice: str) -> PerceptualDistance | None:
         return None
     if choice == EFFICIENTNET:
         return EfficientNetDistance()
-    return LpipsDistance() if choice == LPIPS else VggDistance(Path(choice))
+    if choice == LPIPS:
+        return LpipsDistance()
+    from latentzip.training.vgg import VggDistance  # which is built on this module
+
+    return VggDistance(Path(choice))
 
 
 class FeatureDistance(PerceptualDistance):
     """Features of several layers, each normalised to unit length over channels; squared difference, summed over
-    channels and layers, mean over positions. LPIPS without its learned weights."""
+    channels and layers, mean over positions: LPIPS, where `heads` has its learned weights of the channels."""
+
+    @property
+    def heads(self) -> list[Tensor] | None:
+        """(C_i,) of each layer."""
+        return None
 
     @abstractmethod
     def features(self, x: Tensor) -> list[Tensor]:
@@ -56,11 +61,24 @@ class FeatureDistance(PerceptualDistance):
     @torch.no_grad()
     def reference(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """What `compare` takes of a picture that many others are compared with. x: as `features` takes it."""
-        return [_unit_length(f.movedim(1, -1)) for f in self.features(x)]
+        return self.normalised(self.features(x))
 
     def compare(self, x_hat: Tensor, reference: list[tuple[Tensor, Tensor]]) -> Tensor:
-        layers = zip(self.features(x_hat), reference, strict=True)
-        distances = [_DistanceOfUnits.apply(a.movedim(1, -1), *b).mean((1, 2)) for a, b in layers]  # type: ignore[no-untyped-call]
+        return self.between(self.features(x_hat), reference)
+
+    def normalised(self, features: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """What `between` takes of the features of the picture that is held against."""
+        return [_unit_length(f.movedim(1, -1)) for f in features]
+
+    def between(self, features: list[Tensor], reference: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """The distance (B,) from features."""
+        distances = []
+        for number, (a, (b, b_square)) in enumerate(zip(features, reference, strict=True)):
+            if self.heads is not None:
+                distance = _WeightedDistance.apply(a.movedim(1, -1), b, self.heads[number])  # type: ignore[no-untyped-call]
+            else:
+                distance = _DistanceOfUnits.apply(a.movedim(1, -1), b, b_square)  # type: ignore[no-untyped-call]
+            distances.append(distance.mean((1, 2)))
         return torch.stack(distances).sum(0)
 
 
@@ -99,53 +117,25 @@ class _DistanceOfUnits(torch.autograd.Function):
         return a * of_a.to(a.dtype)[..., None] - b * of_b.to(a.dtype)[..., None], None, None
 
 
-class VggDistance(FeatureDistance):
-    """On the layers conv1_2, 2_2, 3_3, 4_3 and 5_3 of a VGG16 trunk."""
+class _WeightedDistance(torch.autograd.Function):
+    """The sum over the last axis of w (a / |a| - b)**2: as `_DistanceOfUnits`, with a weight of each channel."""
 
-    # convolutions in each block; features are taken after the last of each
-    BLOCKS = (2, 2, 3, 3, 3)
-    BGR_MEAN = (103.939, 116.779, 123.68)
+    @staticmethod
+    def forward(ctx: FunctionCtx, a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+        """a, b: (..., C); weight: (C,) -> (...,) float32."""
+        inverse = torch.rsqrt(_square_length(a) + EPSILON)
+        difference = a * inverse.to(a.dtype)[..., None] - b
+        ctx.save_for_backward(a, difference, inverse, weight)
+        distance: Tensor = difference.square().float() @ weight
+        return distance
 
-    def __init__(self, path: Path, blocks: int = len(BLOCKS)) -> None:
-        """Read the trunk from `path`: conv{block}_{i}.weight / .bias. Raises TrainingError if it is not one.
-
-        Only the first `blocks` layers count.
-        """
-        super().__init__()
-        self.name = f"VGG16 ({path.name})"
-        self.blocks = blocks
-        try:
-            tensors = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise TrainingError(
-                f"{path}: cannot be read as a VGG16 trunk ({error}): give its safetensors file, see docs/training.md"
-            ) from None
-        names = [f"conv{block}_{i}" for block, n in enumerate(self.BLOCKS, 1) for i in range(1, n + 1)]
-        missing = [f"{n}.{part}" for n in names for part in ("weight", "bias") if f"{n}.{part}" not in tensors]
-        if missing:
-            raise TrainingError(f"{path}: not a VGG16 trunk, {missing[0]} is missing: see docs/training.md")
-        self.convolutions = nn.ModuleDict()
-        for name in names:
-            weight, bias = tensors[f"{name}.weight"].float(), tensors[f"{name}.bias"].float()
-            layer = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
-            layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
-            self.convolutions[name] = layer
-        self.mean: Tensor
-        self.register_buffer("mean", torch.tensor(self.BGR_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.rounded = copy.deepcopy(self.convolutions).bfloat16()  # autocast would round them anew each time
-        self.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        convolutions = self.rounded if torch.is_autocast_enabled(x.device.type) else self.convolutions
-        h = (x.flip(1) + 1) * 127.5 - self.mean
-        out = []
-        for block, count in enumerate(self.BLOCKS[: self.blocks], 1):
-            if block > 1:
-                h = F.max_pool2d(h, 2, ceil_mode=True)
-            for i in range(1, count + 1):
-                h = convolutions[f"conv{block}_{i}"](h).relu_()
-            out.append(h)
-        return out
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        a, difference, inverse, weight = ctx.saved_tensors
+        of_unit = difference * weight.to(a.dtype)
+        along = (of_unit * a).sum(-1, dtype=torch.float32) * inverse.square()
+        scale = 2 * gradient * inverse
+        return scale.to(a.dtype)[..., None] * (of_unit - along.to(a.dtype)[..., None] * a), None, None
 
 
 class EfficientNetDistance(FeatureDistance):

@@ -26,6 +26,8 @@ class TrainSettings:
     precision: Literal["bf16", "fp32"] = "bf16"  # of the networks' products; weights and losses are in float32
     compile: bool = False  # the networks by torch.compile: a minute at the start, faster steps
     seed: int = 0
+    # rates are drawn as u ** rate_power, u even in [0, 1]: above 1 the low ones come more often
+    rate_power: float = 1.0
     learning_rate: float = 4e-4
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: int = 100
@@ -37,12 +39,19 @@ class TrainSettings:
     # L_rec; its weight against the bits is the model's (AutoencoderConfig.lambdas)
     reconstruction: Literal["mse", "l1"] = "mse"
     reconstruction_share: float = 0.4  # beside the perceptual loss
+    # of the squared errors of pixels and of the means of 2, 4, 8 and 16 pixels a side (see fidelity)
+    means_weights: tuple[float, ...] = (1.0,)
+    chroma_weight: float = 0.0  # of the squared errors of Cb and Cr beside that of R, G and B
     # the perceptual part of L_rec, on parts of some of the batch's crops: it costs more than the networks
     perceptual: str = "efficientnet"  # none, efficientnet, lpips, or a VGG16 trunk's file
     perceptual_weight: float = 0.25
     perceptual_start: float = 0.0  # of the run
     perceptual_crops: int = 4
     perceptual_crop: int = 128
+    perceptual_every: int = 1  # steps; on the others the perceptual part is left out, and counts as much more on these
+    # of the Wasserstein distortion on the same features, and log2 of its neighbourhood's deviation (see wasserstein)
+    wasserstein_weight: float = 0.0
+    wasserstein_scale: float = 3.0
     ssim_weight: float = 1.0  # of 1 - SSIM, which begins with the perceptual part
     # L_adv, on the same parts
     adversarial: AdversarialForm = "hinge"
