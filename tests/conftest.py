@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from latentzip.bench.perceptual_weights import KERNELS
 from latentzip.cli import app
 from latentzip.codec import encode_image
 from latentzip.images import Picture, read_image
@@ -118,6 +119,24 @@ def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tensors[f"vgg.conv_{number}.bias"] = torch.zeros(8).half()
         channels = 8
     path = tmp_path_factory.mktemp("vgg") / "vgg.safetensors"
+    save_file(tensors, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def perceptual_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of LPIPS and DISTS as docs/bench.md describes them, but thin and random."""
+    torch.manual_seed(0)
+    tensors = {}
+    for trunk, kernels in KERNELS.items():
+        channels = 3
+        for i, side in enumerate(kernels):
+            tensors[f"{trunk}.conv_{i}.weight"] = (torch.randn(6, channels, side, side) / channels**0.5 / side).half()
+            tensors[f"{trunk}.conv_{i}.bias"] = torch.randn(6) / 10
+            channels = 6
+        tensors |= {f"{trunk}.lin{i}": torch.rand(6) for i in range(5)}
+    tensors |= {f"dists.{name}": torch.rand(1, 3 + 5 * 6, 1, 1) for name in ("alpha", "beta")}
+    path = tmp_path_factory.mktemp("perceptual") / "perceptual.safetensors"
     save_file(tensors, path)
     return path
 

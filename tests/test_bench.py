@@ -15,7 +15,7 @@ import pytest
 from conftest import IMAGES, Result
 from PIL import Image
 
-from latentzip.bench import commands, pictures, speed
+from latentzip.bench import commands, metrics, pictures, speed
 from latentzip.bench.commands import Run
 from latentzip.bench.worker import Job, Worker
 from latentzip.codec import decode_image
@@ -33,6 +33,12 @@ def photos(tmp_path: Path) -> Path:
     for i, name in enumerate(("a.png", "b.png")):
         image.crop((90 * i, 40, 90 * i + 176, 208)).save(folder / name)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_st_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes as long as all other figures together: test_bench_distances.py has it."""
+    monkeypatch.setattr(metrics, "shift_tolerant_file", lambda: None)
 
 
 @pytest.fixture
@@ -66,9 +72,9 @@ def report(result: Result) -> dict[str, Any]:
 
 
 def test_what_is_measured_is_what_lies_on_the_disk(
-    bench: Callable[..., Result], photos: Path, tmp_path: Path, tiny_weights: dict[str, Path], vgg_file: Path
+    bench: Callable[..., Result], photos: Path, tmp_path: Path, tiny_weights: dict[str, Path], perceptual_file: Path
 ) -> None:
-    result = bench(photos, "--json", "--vgg", vgg_file)
+    result = bench(photos, "--json", "--perceptual-weights", perceptual_file)
     assert result.code == 0, result.err
     document = report(result)
     assert document["errors"] == []
@@ -78,7 +84,9 @@ def test_what_is_measured_is_what_lies_on_the_disk(
     for one in document["measurements"]:
         assert one["bytes"] in sizes
         assert one["bpp"] == pytest.approx(8 * one["bytes"] / (176 * 168))
-        assert {"psnr", "ms_ssim", "ssimulacra2", "efficientnet", "vgg16"} <= set(one)
+        assert {"psnr", "mean8_cb", "ms_ssim", "ssimulacra2", "efficientnet", "lpips_alex", "lpips", "dists"} <= set(
+            one
+        )
         assert one["seconds"]["encode"] > 0
         assert one["seconds"]["decode"] > 0
     models = [one for one in document["measurements"] if one["codec"] == "tiny-kl"]
@@ -111,7 +119,7 @@ def _cpu() -> Any:
 
 
 def test_nothing_is_measured_twice(
-    bench: Callable[..., Result], photos: Path, worked: list[Job], vgg_file: Path, tmp_path: Path
+    bench: Callable[..., Result], photos: Path, worked: list[Job], perceptual_file: Path, tmp_path: Path
 ) -> None:
     first = report(bench(photos, "--json", model="vq"))
     assert len(worked) == 2 * (3 + 3 + 3 + 1)  # three settings of three codecs, and the original's patches
@@ -120,8 +128,8 @@ def test_nothing_is_measured_twice(
     assert worked == []
     assert again["measurements"] == first["measurements"]
     # a figure more is measured alone, from the files that are there
-    more = report(bench(photos, "--json", "--vgg", vgg_file, model="vq"))
-    assert {job.wanted for job in worked} == {frozenset({"vgg16"})}
+    more = report(bench(photos, "--json", "--perceptual-weights", perceptual_file, model="vq"))
+    assert {job.wanted for job in worked} == {frozenset({"lpips_alex", "lpips", "dists", "vgg16"})}
     assert [one["seconds"] for one in more["measurements"]] == [one["seconds"] for one in first["measurements"]]
     worked.clear()
     # what was removed, or is only half there, is made again
@@ -227,8 +235,8 @@ def test_a_plugin_that_is_not_installed(
         (["--rates", "0"], 2, "give bits per pixel"),
         (["--plot", "curves.gif"], 2, "curves.gif: plots are written as .png, .svg, .pdf"),
         (["--html", "nowhere/page.html"], 1, "the folder nowhere does not exist"),
-        (["--vgg", "missing.safetensors"], 1, "missing.safetensors: cannot be read"),
-        (["--vgg", __file__], 1, "cannot be read as a VGG16 trunk"),
+        (["--perceptual-weights", "missing.safetensors"], 1, "missing.safetensors: cannot be read"),
+        (["--perceptual-weights", __file__], 1, "not a safetensors file"),
         (["--speed", "--csv", "table.csv"], 2, "--speed gives tables"),
         (["-m", "kl-f99"], 1, "kl-f99: neither a built-in model"),
     ],
@@ -286,6 +294,7 @@ def test_csv_and_markdown_and_plots(bench: Callable[..., Result], photos: Path, 
     assert all(float(row["bpp"]) == pytest.approx(8 * int(row["bytes"]) / (176 * 168), abs=1e-5) for row in rows)
     text = paths["md"].read_text()
     assert "### Bytes for equal quality, against WebP" in text
+    assert "### Difference at equal bytes, to WebP\n\n| codec | PSNR dB ↑ | 8×8 Y dB ↑ |" in text
     means = text[text.index("### Means over 2 pictures") :].split("\n\n")[1].splitlines()
     assert len(means) == 2 + 9
     assert len({line.count("|") for line in means}) == 1
@@ -293,7 +302,7 @@ def test_csv_and_markdown_and_plots(bench: Callable[..., Result], photos: Path, 
     assert "Means over 2 pictures" in result.out
     assert "WebP: lossy, method 6; Pillow" in result.out
     svg = paths["svg"].read_text()
-    assert svg.count('id="axes_') == 4
+    assert svg.count('id="axes_') == 7
     assert bench(photos, "--plot", paths["png"]).code == 0
     assert Image.open(paths["png"]).size[0] > 1000
     assert bench(photos, "--plot", paths["svg"], "-f").code == 0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentzip.bench.curves import Curve, bd_rate, compare
+from latentzip.bench.curves import Curve, bd_quality, bd_rate, compare_bytes, compare_quality
 from latentzip.bench.worker import NEAR, nearest_setting
 
 RATES, PSNRS = [0.094, 0.131, 0.184, 0.274, 0.418], [30.62, 31.95, 33.38, 35.08, 37.07]
@@ -48,30 +48,57 @@ def test_settings_that_nobody_would_choose_are_left_out() -> None:
     assert bd_rate(curve(OTHER_RATES, OTHER_PSNRS), worse, higher_is_better=True) == expected
 
 
+def test_a_decibel_more_at_every_rate_is_a_decibel() -> None:
+    """Over the rates that both reach; of two files of one size it is their mean that counts."""
+    anchor = curve(RATES, PSNRS)
+    assert bd_quality(anchor, curve(RATES, [value + 1 for value in PSNRS])) == pytest.approx(1)
+    assert bd_quality(anchor, curve(RATES[1:], [value - 2 for value in PSNRS[1:]])) == pytest.approx(-2, abs=0.02)
+    twice = [*curve(RATES, [value + 1 for value in PSNRS]), *curve(RATES, [value - 1 for value in PSNRS])]
+    assert bd_quality(anchor, twice) == pytest.approx(0)
+    assert bd_quality(anchor, curve([rate * 10 for rate in RATES], PSNRS)) is None
+    assert bd_quality(anchor, curve([0.2], [33])) is None
+
+
+def test_quality_at_equal_bytes_is_that_of_the_package_bjontegaard() -> None:
+    """bjontegaard 1.3.0, bd_psnr(..., method="pchip", require_matching_points=False)."""
+    assert bd_quality(curve(RATES, PSNRS), curve(OTHER_RATES, OTHER_PSNRS)) == pytest.approx(-2.151847417830422)
+
+
+def test_means_of_differences_at_equal_bytes() -> None:
+    anchor = curve(RATES, PSNRS)
+    others = [curve(RATES, [value + k for value in PSNRS]) for k in (0, 1, 2, 3, 4)]
+    result = compare_quality([(anchor, other) for other in others])
+    assert result.change == pytest.approx(2)
+    assert result.low is not None
+    assert result.high is not None
+    assert 0 < result.low < 2 < result.high < 4
+    assert result.single == pytest.approx((0, 1, 2, 3, 4))
+
+
 def test_means_of_pictures() -> None:
     """Half and twice the bytes cancel out; pictures whose curves do not meet are counted."""
     anchor = curve(RATES, PSNRS)
     scaled = [curve([rate * k for rate in RATES], PSNRS) for k in (0.5, 2)]
     away = curve(RATES, [value + 10 for value in PSNRS])
-    result = compare([(anchor, test) for test in (*scaled, away)], higher_is_better=True)
+    result = compare_bytes([(anchor, test) for test in (*scaled, away)], higher_is_better=True)
     assert result.change == pytest.approx(0, abs=1e-9)
     assert (result.overlapping, result.pictures) == (2, 3)
     assert result.single[2] is None
     assert (result.low, result.high) == (None, None)  # of two pictures
-    nothing = compare([(anchor, away)], higher_is_better=True)
+    nothing = compare_bytes([(anchor, away)], higher_is_better=True)
     assert (nothing.change, nothing.overlapping) == (None, 0)
 
 
 def test_the_interval_holds_the_mean_and_is_the_same_each_time() -> None:
     anchor = curve(RATES, PSNRS)
     pairs = [(anchor, curve([rate * (1 + k / 20) for rate in RATES], PSNRS)) for k in range(10)]
-    one, two = (compare(pairs, higher_is_better=True) for _ in range(2))
+    one, two = (compare_bytes(pairs, higher_is_better=True) for _ in range(2))
     assert one == two
     assert one.low is not None
     assert one.change is not None
     assert one.high is not None
     assert 0 < one.low < one.change < one.high < 45
-    alike = compare([(anchor, anchor)] * 6, higher_is_better=True)
+    alike = compare_bytes([(anchor, anchor)] * 6, higher_is_better=True)
     assert (alike.low, alike.change, alike.high) == pytest.approx((0, 0, 0), abs=1e-9)
 
 

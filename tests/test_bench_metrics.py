@@ -8,14 +8,17 @@ import pytest
 import torch
 from conftest import IMAGES
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from latentzip.bench import meter, metrics
+from latentzip.bench import meter, metrics, perceptual_weights
 from latentzip.bench.frechet import CHANNELS, frechet_distance, patch_features
-from latentzip.bench.meter import Meter, ms_ssim, psnr, ssimulacra2
-from latentzip.bench.metrics import EFFICIENTNET, PSNR, VGG16, choose_metrics, trained_on
-from latentzip.errors import BenchError
+from latentzip.bench.meter import Meter, ms_ssim, psnr, square_means, ssimulacra2
+from latentzip.bench.metrics import EFFICIENTNET, PSNR, choose_metrics, trained_on
 from latentzip.images import Pixels
 from latentzip.training.efficientnet import EfficientNetLite0, read_imagenet_weights
+
+NETWORKS = ("lpips_alex", "lpips", "dists", "vgg16")  # those of the file --perceptual-weights
+OF_VGG16 = {"lpips", "dists", "vgg16"}
 
 
 def chelsea() -> Pixels:
@@ -57,16 +60,33 @@ def _even_pair() -> tuple[Pixels, Pixels]:
     return even, posterised(even)
 
 
-def test_distances_remember_the_right_original(vgg_file: Path) -> None:
-    found = choose_metrics(vgg_file)
-    one = Meter(found.metrics, vgg_file)
+def test_means_of_squares_are_those_of_jpeg_s_planes() -> None:
+    """Against the planes in floating point, square by square; what is beyond the last whole square does not count."""
+    a = chelsea()[:43, :70]
+    b = posterised(a)
+    red, green, blue = (b.astype(float) - a).transpose(2, 0, 1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    planes = {"mean8_y": luma, "mean8_cb": (blue - luma) / 1.772, "mean8_cr": (red - luma) / 1.402}
+    found = square_means(a, b)
+    for key, plane in planes.items():
+        squares = [plane[y : y + 8, x : x + 8].mean() ** 2 for y in range(0, 40, 8) for x in range(0, 64, 8)]
+        assert found[key] == pytest.approx(10 * np.log10(255**2 / np.mean(squares)), abs=1e-3)  # of six digits
+    assert square_means(a, a) == dict.fromkeys(planes, 100)
+    assert square_means(a[:7], b[:7]) == dict.fromkeys(planes)
+    checks = (np.indices((16, 16)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, 2)
+    assert square_means(checks, 255 - checks) == dict.fromkeys(planes, 100)  # finer than any mean
+
+
+def test_distances_remember_the_right_original(perceptual_file: Path) -> None:
+    found = choose_metrics(perceptual_file)
+    one = Meter(found.metrics, perceptual_file)
     a, b = chelsea()[:64, :64], chelsea()[100:164, 100:164]
-    wanted = {EFFICIENTNET.key, VGG16.key}
+    wanted = {EFFICIENTNET.key, *NETWORKS}
     forward = [one.measure(x, posterised(x), wanted) for x in (a, b, a)]
-    afresh = [Meter(found.metrics, vgg_file).measure(x, posterised(x), wanted) for x in (a, b, a)]
+    afresh = [Meter(found.metrics, perceptual_file).measure(x, posterised(x), wanted) for x in (a, b, a)]
     assert forward == afresh
     assert all(value is not None and value > 0 for value in forward[0].values())
-    assert one.measure(a, a, wanted) == {EFFICIENTNET.key: 0, VGG16.key: 0}
+    assert one.measure(a, a, wanted) == dict.fromkeys(wanted, 0)
 
 
 def test_large_pictures_are_measured_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,13 +104,13 @@ def test_large_pictures_are_measured_in_windows(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (33, 20)])
-def test_small_pictures_have_distances_too(shape: tuple[int, int], vgg_file: Path) -> None:
-    found = choose_metrics(vgg_file)
+def test_small_pictures_have_distances_too(shape: tuple[int, int], perceptual_file: Path) -> None:
+    found = choose_metrics(perceptual_file)
     a = chelsea()[: shape[0], : shape[1]]
-    values = Meter(found.metrics, vgg_file).measure(a, posterised(a), {m.key for m in found.metrics})
+    values = Meter(found.metrics, perceptual_file).measure(a, posterised(a), {m.key for m in found.metrics})
     assert values["ms_ssim"] is None
     assert (values["ssimulacra2"] is None) == (min(shape) < 8)
-    assert all(values[key] is not None for key in (PSNR.key, EFFICIENTNET.key, VGG16.key))
+    assert all(values[key] is not None for key in (PSNR.key, EFFICIENTNET.key, *NETWORKS))
 
 
 def test_frechet_distance_of_known_covariances() -> None:
@@ -115,38 +135,46 @@ def test_patches_are_means_of_the_feature_map() -> None:
     assert patch_features(network, [x[:, :, :63]]).shape == (0, CHANNELS)
 
 
-def test_what_is_not_installed_is_left_out_with_a_line(monkeypatch: pytest.MonkeyPatch, vgg_file: Path) -> None:
-    monkeypatch.setattr(metrics, "find_spec", lambda name: None)
-    found = choose_metrics(vgg_file)
-    assert [metric.key for metric in found.metrics] == ["psnr", "vgg16"]
+def test_what_is_not_installed_is_left_out_with_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (metrics, perceptual_weights):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
+    found = choose_metrics(None)
+    assert [metric.key for metric in found.metrics] == ["psnr", "mean8_y", "mean8_cb", "mean8_cr"]
     assert not found.measures_frechet
-    lines = [line for line in found.missing if "SSIMULACRA 2" in line]
-    assert lines == ["SSIMULACRA 2 is left out: ssimulacra2 is not installed: pip install 'latentzip[bench]'"]
+    assert "SSIMULACRA 2 is left out: ssimulacra2 is not installed: pip install 'latentzip[bench]'" in found.missing
+    assert found.missing[-2:] == (
+        "LPIPS-Alex, LPIPS-VGG, DISTS, VGG16 distance are left out: they need --perceptual-weights FILE, see"
+        " docs/bench.md",
+        "ST-LPIPS-Alex is left out: stlpips-pytorch is not installed: pip install 'latentzip[lpips]'",
+    )
 
 
-def test_another_trunk_is_another_metric(vgg_file: Path, tmp_path: Path) -> None:
-    """So that cached distances of one are not taken for the other's."""
+def test_other_weights_are_another_metric(perceptual_file: Path, tmp_path: Path) -> None:
+    """So that cached distances of one file are not taken for the other's."""
     other = tmp_path / "other.safetensors"
-    other.write_bytes(vgg_file.read_bytes() + b" ")
-    keys = [choose_metrics(path).metrics[-1].cache_key for path in (vgg_file, other)]
-    assert keys[0] != keys[1]
-    assert hashlib.sha256(vgg_file.read_bytes()).hexdigest()[:12] in keys[0]
-    with pytest.raises(BenchError, match=r"missing\.safetensors: cannot be read"):
-        choose_metrics(tmp_path / "missing.safetensors")
+    save_file({name: tensor * 1.5 for name, tensor in load_file(perceptual_file).items()}, other)
+    keys = [{m.key: m.cache_key for m in choose_metrics(path).metrics} for path in (perceptual_file, other)]
+    assert {key for key in keys[0] if keys[0][key] != keys[1][key]} == set(NETWORKS)
+    assert hashlib.sha256(perceptual_file.read_bytes()).hexdigest()[:12] in keys[0]["dists"]
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"reconstruction": "mse", "perceptual": "trunk.safetensors", "perceptual_weight": 0.3}, {"psnr", "vgg16"}),
-        ({"reconstruction": "l1", "perceptual": "efficientnet", "perceptual_weight": 0.3}, {"efficientnet"}),
+        ({"reconstruction": "mse", "perceptual": "trunk.safetensors", "perceptual_weight": 0.3}, {"psnr", *OF_VGG16}),
+        ({"reconstruction": "l1", "perceptual": "efficientnet", "perceptual_weight": 0.3}, {"efficientnet", "frechet"}),
         ({"reconstruction": "mse", "perceptual": "lpips", "perceptual_weight": 0}, {"psnr"}),
-        ({"perceptual": "trunk.safetensors", "perceptual_weight": 0.3, "ssim_weight": 1.0}, {"vgg16", "ms_ssim"}),
+        ({"perceptual": "trunk.safetensors", "perceptual_weight": 0.3, "ssim_weight": 1.0}, {*OF_VGG16, "ms_ssim"}),
         ({"reconstruction": "mse", "perceptual": "none", "ssim_weight": 1.0}, {"psnr"}),
         ({"reconstruction": "mse", "perceptual": "none", "perceptual_weight": 1, "train": "prior"}, set()),
+        ({"reconstruction": "mse", "perceptual": "lpips", "perceptual_weight": 1}, {"psnr", *OF_VGG16}),
+        ({"reconstruction": "mse", "means_weights": [0.6, 0.0, 1.6]}, {"psnr", "mean8_y", "mean8_cb", "mean8_cr"}),
+        ({"reconstruction": "mse", "means_weights": [1.0]}, {"psnr"}),
+        ({"perceptual": "trunk.safetensors", "perceptual_weight": 0, "wasserstein_weight": 1.0}, OF_VGG16),
         ({}, set()),
     ],
 )
 def test_what_a_model_was_trained_on(settings: dict[str, object], expected: set[str]) -> None:
+    """AlexNet is in no loss; what a network has in common with one is marked too."""
     assert trained_on(settings) == expected
     assert trained_on(settings, ["ms_ssim"]) == expected | {"ms_ssim"}

@@ -17,7 +17,6 @@ from latentzip.bench.runner import Codec, Progress, Runner, Wish
 from latentzip.bench.store import Store
 from latentzip.bench.summary import Summary, summarise
 from latentzip.errors import BenchError, LatentzipError, UsageError
-from latentzip.training.vgg import VggDistance
 from latentzip.zoo.registry import built_in
 
 QUICK_PICTURES = 4
@@ -37,7 +36,7 @@ class Plan:
     rates: Sequence[float]
     quick: bool
     limit: int | None
-    vgg: Path | None
+    perceptual_weights: Path | None
     anchor: str | None
     out: Path
     processes: int
@@ -55,9 +54,7 @@ class Result:
 
 def compare_codecs(plan: Plan, progress: Progress) -> Result:
     """Measure all that is not in plan.out already. Raises LatentzipError where nothing can be measured."""
-    choice = choose_metrics(plan.vgg)
-    if plan.vgg is not None:
-        VggDistance(plan.vgg)  # a file that is no trunk is said once, not with every measurement
+    choice = choose_metrics(plan.perceptual_weights)
     baselines, missing = choose_baselines(plan.against)
     paths = find_pictures(plan.images, min(plan.limit or QUICK_PICTURES, QUICK_PICTURES) if plan.quick else plan.limit)
     codecs: list[Codec] = [*models(plan), *baselines]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from latentzip.bench.metrics import Metric
+from latentzip.bench.metrics import PSNR, SQUARES, Metric
 from latentzip.bench.networks import Model
 from latentzip.bench.runner import Codec
 from latentzip.bench.summary import Summary
@@ -28,7 +28,8 @@ def trained_text(summary: Summary) -> str:
         if isinstance(codec, Model)
         and (titles := [metric.title for metric in summary.metrics if summary.is_trained_on(codec, metric)])
     ]
-    return f"{TRAINED} was in the model's training loss, and flatters it ({'; '.join(parts)})" if parts else ""
+    why = "in the model's training loss, itself or another figure by the same network, which flatters the model"
+    return f"{TRAINED} {why} ({'; '.join(parts)})" if parts else ""
 
 
 def notes(summary: Summary) -> list[str]:
@@ -46,7 +47,7 @@ def headline(summary: Summary) -> str:
     if not models:
         return plain
     for metric in _by_fairness(summary, models[0]):
-        comparison = summary.comparisons.get((models[0].name, metric.key))
+        comparison = summary.at_equal_quality.get((models[0].name, metric.key))
         if comparison is not None and comparison.change is not None:
             change = round(comparison.change)
             amount = f"{abs(change)} % {'fewer' if change < 0 else 'more'} bytes than" if change else "the bytes of"
@@ -55,5 +56,6 @@ def headline(summary: Summary) -> str:
 
 
 def _by_fairness(summary: Summary, model: Model) -> Sequence[Metric]:
-    """Those that it was not trained on first, and squared error, which says little of looks, after those."""
-    return sorted(summary.metrics, key=lambda metric: (metric.key in model.trained_on, metric.key == "psnr"))
+    """Those that it was not trained on first, and squared errors, which say little of looks, after those."""
+    plain = {metric.key for metric in (PSNR, *SQUARES)}
+    return sorted(summary.metrics, key=lambda metric: (metric.key in model.trained_on, metric.key in plain))

@@ -4,11 +4,12 @@ import csv
 import io
 from typing import Any
 
+from latentzip.bench.curves import Comparison
 from latentzip.bench.describe import codec_text, metric_text, notes
 from latentzip.bench.metrics import Metric
 from latentzip.bench.networks import Model
 from latentzip.bench.summary import Summary
-from latentzip.bench.tables import equal_table, markdown, means_table, time_table
+from latentzip.bench.tables import equal_bytes_table, equal_quality_table, markdown, means_table, time_table
 
 
 def to_json(summary: Summary) -> dict[str, Any]:
@@ -55,18 +56,8 @@ def to_json(summary: Summary) -> dict[str, Any]:
             for row in summary.rows
         ],
         "anchor": summary.anchor.name,
-        "equal_quality": [
-            {
-                "codec": codec,
-                "metric": metric,
-                "change_percent": comparison.change,
-                "interval_95": [comparison.low, comparison.high],
-                "overlapping": comparison.overlapping,
-                "pictures": comparison.pictures,
-                "by_picture": comparison.single,
-            }
-            for (codec, metric), comparison in summary.comparisons.items()
-        ],
+        "equal_quality": _comparisons(summary.at_equal_quality, "change_percent"),
+        "equal_bytes": _comparisons(summary.at_equal_bytes, "change"),
         "commands": {
             name: {
                 "picture": command.source.name,
@@ -78,6 +69,21 @@ def to_json(summary: Summary) -> dict[str, Any]:
         },
         "remarks": list(summary.remarks),
     }
+
+
+def _comparisons(found: dict[tuple[str, str], Comparison], change: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "codec": codec,
+            "metric": metric,
+            change: comparison.change,
+            "interval_95": [comparison.low, comparison.high],
+            "overlapping": comparison.overlapping,
+            "pictures": comparison.pictures,
+            "by_picture": comparison.single,
+        }
+        for (codec, metric), comparison in found.items()
+    ]
 
 
 def _of_pictures(summary: Summary) -> list[Metric]:
@@ -108,8 +114,7 @@ def _plain(value: float | None) -> str:
 
 def to_markdown(summary: Summary) -> bytes:
     """The tables, and what the codecs and metrics are."""
-    parts = [
-        markdown(table) for table in (equal_table(summary), means_table(summary), time_table(summary)) if table.rows
-    ]
+    makers = (equal_quality_table, equal_bytes_table, means_table, time_table)
+    parts = [markdown(table) for table in (make(summary) for make in makers) if table.rows]
     metrics = "".join(f"- {metric.title}: {metric_text(metric)}\n" for metric in summary.metrics)
     return ("\n".join([*parts, "".join(f"- {line}\n" for line in notes(summary)), metrics])).encode()

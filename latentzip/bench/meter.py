@@ -2,8 +2,10 @@
 
 import io
 import math
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,18 +13,21 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from latentzip.bench.distances import NetworkDistance, load_distance
 from latentzip.bench.frechet import Patches, patch_features
-from latentzip.bench.metrics import EFFICIENTNET, LPIPS, MS_SSIM, PSNR, SSIMULACRA2, VGG16, Metric
+from latentzip.bench.metrics import EFFICIENTNET, MS_SSIM, PSNR, SQUARES, SSIMULACRA2, Metric
 from latentzip.images import Pixels
-from latentzip.training.perceptual import EFFICIENTNET as EFFICIENTNET_CHOICE
-from latentzip.training.perceptual import LPIPS as LPIPS_CHOICE
-from latentzip.training.perceptual import EfficientNetDistance, FeatureDistance, PerceptualDistance, load_perceptual
+from latentzip.training.perceptual import EfficientNetDistance
 
 HIGHEST_PSNR = 100.0  # of equal pictures it would be infinite
 # Side of the windows in which a network sees large pictures, so that its memory has a bound; a multiple of 64.
 WINDOW = 1024
 MS_SSIM_SIDE = 160  # five scales of an 11-pixel window need more
 SSIMULACRA2_SIDE = 8  # of its largest scale
+SQUARE = 8  # pixels a side of the squares whose means are compared
+SQUARE_KEYS = tuple(metric.key for metric in SQUARES)
+# ITU-R BT.601 in full range (JFIF), of differences, so without Cb's and Cr's 128
+TO_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 
 Values = dict[str, float | None]
 
@@ -30,48 +35,66 @@ Values = dict[str, float | None]
 class Meter:
     """The chosen metrics, their networks loaded when first needed. Equal on every number of processes."""
 
-    def __init__(self, metrics: Collection[Metric], vgg: Path | None) -> None:
+    def __init__(self, metrics: Collection[Metric], weights: Path | None) -> None:
+        """weights: the file with those of LPIPS and DISTS."""
         self._metrics = {metric.key: metric for metric in metrics}
-        self._vgg = vgg
+        self._weights = weights
         self._distances: dict[str, _WindowedDistance] = {}
 
     def measure(self, original: Pixels, decoded: Pixels, wanted: Collection[str]) -> Values:
         """Both (H, W, 3) uint8 of one size -> the wanted metrics by key; None where one has no value for such a
-        picture. Raises TrainingError where a network's weights cannot be had."""
+        picture. Raises LatentzipError where a network's weights cannot be had."""
         measures: dict[str, Callable[[Pixels, Pixels], float | None]] = {
             PSNR.key: psnr,
             MS_SSIM.key: ms_ssim,
             SSIMULACRA2.key: ssimulacra2,
         }
-        values: Values = {}
+        found: Values = {}
         for key in self._metrics:
-            if key in wanted:
-                measure = measures.get(key) or self._distance(key)
-                value = measure(original, decoded)
-                values[key] = value if value is not None and math.isfinite(value) else None
-        return values
+            if key not in wanted or key in found:
+                continue
+            if key in measures:
+                found[key] = measures[key](original, decoded)
+            elif key in SQUARE_KEYS:
+                found |= square_means(original, decoded)
+            else:
+                found |= self._distance(key)(original, decoded)
+        values = {key: found[key] for key in self._metrics if key in wanted}
+        return {key: value if value is not None and math.isfinite(value) else None for key, value in values.items()}
 
     def patches(self, pixels: Pixels) -> Patches | None:
         """Features of a picture's patches for the Fréchet distance; None where EfficientNet is not installed."""
         if EFFICIENTNET.key not in self._metrics:
             return None
-        network = self._distance(EFFICIENTNET.key).distance
-        assert isinstance(network, EfficientNetDistance)
+        distance = self._distance(EFFICIENTNET.key).distance
+        assert isinstance(distance, _EfficientNet)
         parts = [_to_tensor(pixels[rows, columns]) for rows, columns in windows(*pixels.shape[:2])]
-        return patch_features(network.network, parts)
+        return patch_features(distance.features.network, parts)
 
     def _distance(self, key: str) -> "_WindowedDistance":
         if key not in self._distances:
-            choice = {EFFICIENTNET.key: EFFICIENTNET_CHOICE, LPIPS.key: LPIPS_CHOICE, VGG16.key: str(self._vgg)}[key]
-            distance = load_perceptual(choice)
-            assert distance is not None
+            is_efficientnet = key == EFFICIENTNET.key
+            distance = _EfficientNet() if is_efficientnet else load_distance(key, self._weights)
             self._distances[key] = _WindowedDistance(distance)
         return self._distances[key]
 
 
 def psnr(original: Pixels, decoded: Pixels) -> float:
-    error = float(np.square(original.astype(np.float64) - decoded).mean())
-    return min(HIGHEST_PSNR, 10 * math.log10(255**2 / error)) if error else HIGHEST_PSNR
+    return _decibels(np.square(original.astype(np.float64) - decoded).mean())
+
+
+def _decibels(square_error: float) -> float:
+    return min(HIGHEST_PSNR, 10 * math.log10(255**2 / square_error)) if square_error else HIGHEST_PSNR
+
+
+def square_means(original: Pixels, decoded: Pixels) -> Values:
+    """PSNR of the means of 8×8 squares in Y, Cb and Cr; None where the picture holds no whole square."""
+    height, width = (side // SQUARE for side in original.shape[:2])
+    if not height or not width:
+        return dict.fromkeys(SQUARE_KEYS)
+    error = (original.astype(np.float64) - decoded)[: height * SQUARE, : width * SQUARE]
+    means = error.reshape(height, SQUARE, width, SQUARE, 3).mean((1, 3)) @ TO_YCBCR.T
+    return {key: _decibels(square) for key, square in zip(SQUARE_KEYS, np.square(means).mean((0, 1)), strict=True)}
 
 
 def ms_ssim(original: Pixels, decoded: Pixels) -> float | None:
@@ -98,25 +121,39 @@ def _as_file(pixels: Pixels) -> io.BytesIO:
     return file
 
 
-class _WindowedDistance:
-    """A perceptual distance, of large pictures the mean over windows by their areas."""
-
-    def __init__(self, distance: PerceptualDistance) -> None:
-        self.distance = distance
-        self._last: Pixels | None = None  # the original that the reference belongs to: it is compared many times
-        self._reference: list[tuple[Tensor, Tensor]] = []
+class _EfficientNet(NetworkDistance):
+    def __init__(self) -> None:
+        """Raises TrainingError where the package with the weights is not installed."""
+        self.features = EfficientNetDistance()
 
     @torch.no_grad()
-    def __call__(self, original: Pixels, decoded: Pixels) -> float:
-        if max(original.shape[:2]) <= WINDOW and isinstance(self.distance, FeatureDistance):
+    def reference(self, x: Tensor) -> Any:
+        return self.features.reference(x)
+
+    @torch.no_grad()
+    def compare(self, x_hat: Tensor, reference: Any) -> dict[str, float]:
+        return {EFFICIENTNET.key: float(self.features.compare(x_hat, reference))}
+
+
+class _WindowedDistance:
+    """A network's distances, of large pictures the mean over windows by their areas."""
+
+    def __init__(self, distance: NetworkDistance) -> None:
+        self.distance = distance
+        self._last: Pixels | None = None  # the original that the reference belongs to: it is compared many times
+        self._reference: Any = None
+
+    def __call__(self, original: Pixels, decoded: Pixels) -> dict[str, float]:
+        if max(original.shape[:2]) <= WINDOW:
             if original is not self._last:
                 self._last, self._reference = original, self.distance.reference(_to_tensor(original))
-            return float(self.distance.compare(_to_tensor(decoded), self._reference))
-        total = 0.0
+            return self.distance.compare(_to_tensor(decoded), self._reference)
+        totals: dict[str, float] = defaultdict(float)
         for rows, columns in windows(*original.shape[:2]):
             a, b = original[rows, columns], decoded[rows, columns]
-            total += float(self.distance(_to_tensor(b), _to_tensor(a))) * a.size
-        return total / original.size
+            for key, value in self.distance.compare(_to_tensor(b), self.distance.reference(_to_tensor(a))).items():
+                totals[key] += value * a.size / original.size
+        return dict(totals)
 
 
 def windows(height: int, width: int) -> Iterator[tuple[slice, slice]]:

@@ -10,7 +10,7 @@ import torch
 
 from latentzip import __version__
 from latentzip.bench.baselines import thinned
-from latentzip.bench.metrics import LPIPS, trained_on
+from latentzip.bench.metrics import LPIPS_VGG, trained_on
 from latentzip.codec import Analysed, analyse, fixed_stages, level_for, levels, paint, read_symbols, write_latent
 from latentzip.container import MAX_LEVEL, MAX_QUALITY, parse
 from latentzip.images import Picture, Pixels
@@ -112,7 +112,7 @@ def _digest(path: Path) -> str:
 def _trained_on(path: Path, family: str) -> frozenset[str]:
     """Which metrics were in its loss, as far as the manifest or its metadata tell."""
     if is_public(path):  # the first stages of latent diffusion, arXiv 2112.10752; of others nothing is known here
-        return frozenset({LPIPS.key} if family == "ldm" else ())
+        return trained_on({}, [LPIPS_VGG.key] if family == "ldm" else ())
     declared = next((entry.trained_on for entry in built_in() if entry.path == path), ())
     settings = read_metadata(path).get("settings")
     return trained_on(json.loads(settings) if settings else {}, declared)

@@ -18,7 +18,7 @@ from latentzip.bench.pictures import Source, load
 from latentzip.bench.runner import Codec, Point, Wish
 from latentzip.bench.store import Store
 from latentzip.bench.summary import Summary
-from latentzip.bench.tables import TRAINED, Table, equal_table, means_table, time_table
+from latentzip.bench.tables import TRAINED, Table, equal_bytes_table, equal_quality_table, means_table, time_table
 from latentzip.images import Pixels
 
 SIZES = (0.2, 0.5, 0.8)  # where in the leading codec's settings: a small, a middle and a large file
@@ -89,7 +89,7 @@ def _data(summary: Summary, gallery: Gallery, store: Store) -> dict[str, Any]:
         for metric in summary.metrics
     ]
     interval = ""
-    if any(comparison.low is not None for comparison in summary.comparisons.values()):
+    if any(comparison.low is not None for comparison in summary.at_equal_quality.values()):
         interval = "Below each, the 95 % interval by bootstrap over pictures. "
     return {
         "headline": headline(summary),
@@ -103,12 +103,15 @@ def _data(summary: Summary, gallery: Gallery, store: Store) -> dict[str, Any]:
         ],
         "curves": _curves(summary),
         "tables": {
-            "equal": _table(equal_table(summary)),
+            "equal": _table(equal_quality_table(summary)),
+            "gain": _table(equal_bytes_table(summary)),
             "means": _table(means_table(summary)),
             "commands": _table(time_table(summary)),
         },
         "equalLead": f"How many more or fewer bytes than {summary.anchor.title}, the mean over the pictures of the"
         f" Bjøntegaard rate. {interval}{_sentence(trained_text(summary))}",
+        "gainLead": f"Each figure less {summary.anchor.title}'s, the mean over the rates that both reach, and over the"
+        f" pictures. {interval}",
         "timeLead": f"{time_table(summary).title}: a process from its start to its end. Baselines run in Python too.",
         "method": [
             *((codec.title, codec_text(codec)) for codec in summary.codecs),
@@ -122,7 +125,7 @@ def _data(summary: Summary, gallery: Gallery, store: Store) -> dict[str, Any]:
         "sizeNote": f"Every codec was asked for the file nearest in bytes to {gallery.leading.title}'s; where it"
         " differs by more than a few per cent, it has none nearer. JPEG, WebP and AVIF are the very files that were"
         f" measured, the others and the originals AVIF of quality {SHOWN['quality']}."
-        + (f" {TRAINED} was in the model's training loss." if trained_text(summary) else ""),
+        + (f" {TRAINED}: the model was trained on it, see below." if trained_text(summary) else ""),
         "pictures": [_picture(source, summary, gallery, store) for source in gallery.sources],
     }
 

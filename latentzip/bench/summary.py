@@ -1,7 +1,7 @@
 """What a comparison comes to: means of every codec and setting, and rates for equal quality."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from latentzip.bench.commands import Command
-from latentzip.bench.curves import Comparison, Curve, compare
+from latentzip.bench.curves import Comparison, Curve, compare_bytes, compare_quality
 from latentzip.bench.frechet import FEWEST_PATCHES, frechet_distance
 from latentzip.bench.metrics import EXTRA, FRECHET, Choice, Metric
 from latentzip.bench.networks import Model
@@ -31,8 +31,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """rows: by codec, the lowest rate first; comparisons: by the codec's name and the metric's key, against the
-    anchor."""
+    """rows: by codec, the lowest rate first; at_equal_quality: changes of the bytes, at_equal_bytes: of the figures,
+    both by the codec's name and the metric's key, against the anchor."""
 
     sources: tuple[Source, ...]
     codecs: tuple[Codec, ...]
@@ -40,7 +40,8 @@ class Summary:
     points: tuple[Point, ...]
     rows: tuple[Row, ...]
     anchor: Codec
-    comparisons: dict[tuple[str, str], Comparison]
+    at_equal_quality: dict[tuple[str, str], Comparison]
+    at_equal_bytes: dict[tuple[str, str], Comparison]
     commands: dict[str, Command]  # by the codec's name
     remarks: tuple[str, ...]
 
@@ -85,13 +86,24 @@ def summarise(
             rows.append(_row(label, kept, choice.metrics, store if FRECHET in metrics else None))
     order = {codec.name: i for i, codec in enumerate(codecs)}
     rows.sort(key=lambda row: (order[row.codec.name], row.bpp))
-    comparisons = {}
+    at_equal_quality, at_equal_bytes = {}, {}
     if find_spec("scipy") is None:
-        remarks.append(f"rates for equal quality are left out: scipy is not installed: {EXTRA}")
+        remarks.append(f"comparisons at equal quality and equal bytes are left out: scipy is not installed: {EXTRA}")
     else:
-        comparisons = _comparisons(points, codecs, anchor, choice.metrics)
+        for name, metric, pairs in _pairs(points, codecs, anchor, choice.metrics):
+            at_equal_quality[name, metric.key] = compare_bytes(pairs, higher_is_better=metric.higher_is_better)
+            at_equal_bytes[name, metric.key] = compare_quality(pairs)
     return Summary(
-        *(sources, tuple(codecs), metrics, tuple(points), tuple(rows), anchor, comparisons, commands, tuple(remarks))
+        sources,
+        tuple(codecs),
+        metrics,
+        tuple(points),
+        tuple(rows),
+        anchor,
+        at_equal_quality,
+        at_equal_bytes,
+        commands,
+        tuple(remarks),
     )
 
 
@@ -123,19 +135,17 @@ def _frechet(points: Sequence[Point], store: Store) -> float | None:
     return frechet_distance(a, b)
 
 
-def _comparisons(
+def _pairs(
     points: Sequence[Point], codecs: Sequence[Codec], anchor: Codec, metrics: Sequence[Metric]
-) -> dict[tuple[str, str], Comparison]:
-    found = {}
+) -> Iterator[tuple[str, Metric, list[tuple[Curve, Curve]]]]:
+    """Each other codec's name, each metric, and (anchor's curve, other's) of every picture that both have."""
     for metric in metrics:
         curves = _curves(points, metric)
-        pictures = list(curves[anchor.name])
+        anchors = curves[anchor.name]
         for codec in codecs:
             if codec is not anchor:
-                both = [p for p in pictures if p in curves[codec.name]]
-                pairs = [(curves[anchor.name][p], curves[codec.name][p]) for p in both]
-                found[codec.name, metric.key] = compare(pairs, higher_is_better=metric.higher_is_better)
-    return found
+                others = curves[codec.name]
+                yield codec.name, metric, [(anchors[p], others[p]) for p in anchors if p in others]
 
 
 def _curves(points: Sequence[Point], metric: Metric) -> dict[str, dict[str, Curve]]:

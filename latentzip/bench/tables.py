@@ -1,5 +1,6 @@
 """A comparison as tables: for a terminal, for Markdown and for the page alike."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from latentzip.bench.curves import Comparison
@@ -38,44 +39,56 @@ def column(metric: Metric) -> str:
     return " ".join(part for part in (metric.title, metric.unit, metric.arrow) if part)
 
 
-def equal_table(summary: Summary) -> Table:
+def equal_quality_table(summary: Summary) -> Table:
     """Bytes for equal quality against the anchor's, a row for each other codec."""
-    metrics = [m for m in summary.metrics if any(key == m.key for _, key in summary.comparisons)]
+    title = f"Bytes for equal quality, against {summary.anchor.title}"
+    return _equal_table(summary, title, summary.at_equal_quality, lambda metric: metric.title, lambda metric: (0, " %"))
+
+
+def equal_bytes_table(summary: Summary) -> Table:
+    """Every figure at equal bytes less the anchor's, a row for each other codec."""
+    title = f"Difference at equal bytes, to {summary.anchor.title}"
+    return _equal_table(summary, title, summary.at_equal_bytes, column, lambda metric: (metric.digits, ""))
+
+
+def _equal_table(
+    summary: Summary,
+    title: str,
+    comparisons: Mapping[tuple[str, str], Comparison],
+    heading: Callable[[Metric], str],
+    form: Callable[[Metric], tuple[int, str]],
+) -> Table:
+    """form: of a change by a metric, its digits and its unit."""
+    metrics = [m for m in summary.metrics if any(key == m.key for _, key in comparisons)]
     rows: list[list[Cell]] = []
     for codec in summary.codecs if metrics else ():
         if codec is not summary.anchor:
-            cells = [
-                change_cell(
-                    summary.comparisons[codec.name, metric.key],
-                    TRAINED
-                    if summary.is_trained_on(codec, metric) or summary.is_trained_on(summary.anchor, metric)
-                    else "",
-                )
-                for metric in metrics
-            ]
+            cells = []
+            for metric in metrics:
+                trained = any(summary.is_trained_on(one, metric) for one in (codec, summary.anchor))
+                mark = TRAINED if trained else ""
+                cells.append(change_cell(comparisons[codec.name, metric.key], *form(metric), mark))
             rows.append([codec.title, *cells])
-    return Table(
-        f"Bytes for equal quality, against {summary.anchor.title}",
-        ["codec", *(metric.title for metric in metrics)],
-        rows,
-    )
+    return Table(title, ["codec", *map(heading, metrics)], rows)
 
 
-def change_cell(comparison: Comparison, mark: str) -> Cell:
+def change_cell(comparison: Comparison, digits: int, unit: str, mark: str) -> Cell:
     """ "+12 %" and its interval "8 to 17", and in how many pictures where not in all."""
     if comparison.change is None:
         return NO_OVERLAP
     remarks = []
     if comparison.low is not None and comparison.high is not None:
-        remarks.append(f"{_signed(comparison.low)} to {_signed(comparison.high)}")
+        remarks.append(f"{_signed(comparison.low, digits)} to {_signed(comparison.high, digits)}")
     if comparison.overlapping < comparison.pictures:
         remarks.append(f"{comparison.overlapping} of {comparison.pictures}")
-    return f"{_signed(comparison.change)} %{mark}", ", ".join(remarks)
+    return f"{_signed(comparison.change, digits)}{unit}{mark}", ", ".join(remarks)
 
 
-def _signed(number: float) -> str:
-    rounded = round(number)
-    return f"+{rounded}" if rounded > 0 else f"−{-rounded}" if rounded < 0 else "0"
+def _signed(number: float, digits: int) -> str:
+    text = f"{abs(number):.{digits}f}"
+    if not float(text):
+        return text
+    return f"{'+' if number > 0 else '−'}{text}"
 
 
 def time_table(summary: Summary) -> Table:

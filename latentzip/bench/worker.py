@@ -48,7 +48,7 @@ class Outcome:
 
 class Worker:
     def __init__(self, choice: Choice) -> None:
-        self._meter = Meter(choice.metrics, choice.vgg)
+        self._meter = Meter(choice.metrics, choice.weights)
 
     def work(self, job: Job) -> Outcome:
         """Raises LatentzipError."""

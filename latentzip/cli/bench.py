@@ -63,9 +63,13 @@ def bench(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="At most so many pictures.", rich_help_panel=EXTENT)
     ] = None,
-    vgg: Annotated[
+    perceptual_weights: Annotated[
         Path | None,
-        typer.Option("--vgg", help="VGG16 trunk (safetensors), for its distance too.", rich_help_panel=EXTENT),
+        typer.Option(
+            "--perceptual-weights",
+            help="Weights (safetensors) for LPIPS, DISTS and the VGG16 distance, see docs/bench.md.",
+            rich_help_panel=EXTENT,
+        ),
     ] = None,
     speed: Annotated[
         bool,
@@ -122,7 +126,7 @@ def bench(
         rates=wanted_rates,
         quick=quick,
         limit=limit,
-        vgg=vgg,
+        perceptual_weights=perceptual_weights,
         anchor=anchor,
         out=out,
         processes=jobs or default_processes(),
@@ -151,7 +155,7 @@ def _compare(plan: "Plan", targets: dict[str, Path | None], as_json: bool, quiet
     from latentzip.bench.export import to_csv, to_json, to_markdown
     from latentzip.bench.plots import to_plot
     from latentzip.bench.report import to_page
-    from latentzip.bench.tables import equal_table, means_table, time_table
+    from latentzip.bench.tables import equal_bytes_table, equal_quality_table, means_table, time_table
     from latentzip.cli.progress import BenchDisplay
     from latentzip.cli.tables import show_table
 
@@ -175,8 +179,8 @@ def _compare(plan: "Plan", targets: dict[str, Path | None], as_json: bool, quiet
         errors = [{"input": what, "error": message} for what, message in result.failures]
         print(json.dumps({**to_json(summary), "errors": errors}, indent=2))
     else:
-        for table in (means_table(summary), time_table(summary), equal_table(summary)):
-            show_table(table)
+        for make in (means_table, time_table, equal_quality_table, equal_bytes_table):
+            show_table(make(summary))
         for line in notes(summary):
             print(line)
     if not quiet:

@@ -20,8 +20,10 @@ function startTables(data) {
   byId("headline").textContent = data.headline;
   byId("lead").textContent = data.lead;
   table("equal", data.tables.equal);
+  table("gain", data.tables.gain);
   table("means", data.tables.means);
   byId("equal-lead").textContent = data.equalLead;
+  byId("gain-lead").textContent = data.gainLead;
   if (data.tables.commands.rows.length) {
     byId("time").hidden = false;
     byId("time-lead").textContent = data.timeLead;
@@ -46,7 +48,7 @@ function table(id, { head, rows }) {
       const repeated = i === 0 && text === before;
       const box = add(line, i ? "td" : "th", i ? {} : { scope: "row" }, repeated ? "" : text);
       if (i && (text === "" || text === "no overlap")) box.className = "none";
-      if (i && small && text.startsWith("−")) box.className = "fewer";
+      if (id === "equal" && i && small && text.startsWith("−")) box.className = "fewer";
       if (small) add(box, "small", {}, small);
     });
     before = Array.isArray(row[0]) ? row[0][0] : row[0];
