@@ -94,6 +94,13 @@ def train(
         float | None,
         _option("Weight of the squared errors of Cb and Cr beside R, G and B.", OBJECTIVE, min=0, show_default="0"),
     ] = None,
+    type_share: Annotated[
+        float | None, _option("Share of the crops that get type on them.", OBJECTIVE, min=0, max=1, show_default="0")
+    ] = None,
+    type_weight: Annotated[
+        float | None,
+        _option("Weight of the absolute error where there is type.", OBJECTIVE, min=0, show_default="10"),
+    ] = None,
     perceptual: Annotated[
         str | None, _option("efficientnet, lpips, none, or a VGG16 trunk (safetensors).", OBJECTIVE)
     ] = None,
@@ -162,6 +169,8 @@ def train(
         "reconstruction_share": reconstruction_share,
         "means_weights": _weights(means_weights),
         "chroma_weight": chroma_weight,
+        "type_share": type_share,
+        "type_weight": type_weight,
         "perceptual": _perceptual(perceptual),
         "perceptual_weight": perceptual_weight,
         "perceptual_start": perceptual_start,

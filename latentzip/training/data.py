@@ -15,6 +15,7 @@ from torch import Tensor
 
 from latentzip.errors import LatentzipError, TrainingError
 from latentzip.images import Pixels, read_image
+from latentzip.training.typeset import typeset_at
 
 HELD_OUT = 32  # one picture in so many is kept for validation, chosen by the checksum of its name
 # Of all crops. Photographs hardly have grounds of one colour; a model that has never seen any spends bits on them.
@@ -83,15 +84,18 @@ def _part(pixels: Pixels, crop: int, budget: int, seed: int) -> Pixels:
     return pixels[top : top + h, left : left + w].copy()
 
 
-def batch_at(pictures: list[Pixels], step: int, batch: int, crop: int, seed: int) -> Tensor:
+def batch_at(pictures: list[Pixels], step: int, batch: int, crop: int, seed: int, type_share: float = 0.0) -> Tensor:
     """Random crops (B, 3, crop, crop) uint8: flipped, and half of them shrunk by up to 2 with Lanczos; a few are drawn.
 
+    type_share: of them, with type on it (see `typeset.typeset_at`).
     A pure function of its arguments, so that a resumed run sees what an uninterrupted one would have seen.
     """
     rng = np.random.default_rng([seed, step])
     areas = np.array([p.shape[0] * p.shape[1] for p in pictures], dtype=np.float64) ** 0.5
     chosen = rng.choice(len(pictures), batch, p=areas / areas.sum())
     crops = [_drawn(crop, rng) if rng.random() < DRAWN else _random_crop(pictures[i], crop, rng) for i in chosen]
+    for typeset in typeset_at(step, batch, crop, seed, type_share):
+        crops[typeset.crop] = typeset.over(crops[typeset.crop])
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
 
 
@@ -120,7 +124,9 @@ def _drawn(side: int, rng: np.random.Generator) -> Pixels:
     return np.broadcast_to(ground.round().clip(0, 255), (side, side, 3)).astype(np.uint8)
 
 
-def batches(pictures: list[Pixels], first_step: int, batch: int, crop: int, seed: int) -> Generator[Tensor, None, None]:
+def batches(
+    pictures: list[Pixels], first_step: int, batch: int, crop: int, seed: int, type_share: float = 0.0
+) -> Generator[Tensor, None, None]:
     """Batches from `first_step` on, prepared a few steps ahead in a thread. Endless."""
     ready: queue.Queue[Tensor | Exception] = queue.Queue(maxsize=4)
     stop = threading.Event()
@@ -130,7 +136,7 @@ def batches(pictures: list[Pixels], first_step: int, batch: int, crop: int, seed
         while not stop.is_set():
             item: Tensor | Exception
             try:
-                item = batch_at(pictures, step, batch, crop, seed)
+                item = batch_at(pictures, step, batch, crop, seed, type_share)
             except Exception as error:  # handed to the consumer, who raises it
                 item = error
             while not stop.is_set():

@@ -26,6 +26,7 @@ from latentzip.training.losses import Losses, Objective
 from latentzip.training.optimizer import MixedOptimizer
 from latentzip.training.parallel import World
 from latentzip.training.settings import TrainSettings
+from latentzip.training.typeset import masks_of, typeset_at
 from latentzip.training.validation import save_grid, validate
 from latentzip.zoo.checkpoints import MODEL_NAME, save_weights
 
@@ -90,7 +91,7 @@ class Trainer:
         s = self.settings
         tally = _Tally()
         epoch_steps = max(1, round(len(pictures.train) / s.batch))
-        ready = batches(pictures.train, self.step, s.batch, s.crop, s.seed)
+        ready = batches(pictures.train, self.step, s.batch, s.crop, s.seed, s.type_share)
         with contextlib.closing(ready), _signals_to(self._on_signal), _failures_explained(s):
             started, before = time.monotonic(), self.seconds
             logged = saved = self.seconds  # by the clock that all processes share, so that they report together
@@ -124,7 +125,11 @@ class Trainer:
         with s.autocast(self.device):
             out = self.forward(x, rate)
         self.model.zero_grad(set_to_none=True)
-        losses = self.objective.backward(x, out, rate, self.model.decoder.last_layer, progress, self.step)
+        masks = masks_of(typeset_at(self.step, s.batch, s.crop, s.seed, s.type_share), s.batch, s.crop)
+        if masks is not None:
+            masks = masks[self.world.share(s.batch)].to(self.device)
+        last_layer = self.model.decoder.last_layer
+        losses = self.objective.backward(x, out, rate, last_layer, progress, self.step, masks)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.gradient_clip)
         self.optimizer.step(self.learning_rate(progress))
         if self.codebooks is not None and out.indices is not None:

@@ -64,12 +64,19 @@ class Objective:
         self.crops = max(1, settings.perceptual_crops // processes)
 
     def backward(
-        self, x: Tensor, out: TrainingOutput, rate: Tensor, last_layer: Tensor, progress: float, step: int
+        self,
+        x: Tensor,
+        out: TrainingOutput,
+        rate: Tensor,
+        last_layer: Tensor,
+        progress: float,
+        step: int,
+        type_mask: Tensor | None = None,
     ) -> Losses:
         """Add the gradients of L to the parameters that `out` came from.
 
         x: (B, 3, H, W) float in [-1, 1]; rate: (B,) in [0, 1]; last_layer: the decoder's, for the adaptive weight;
-        progress of the run in 0..1.
+        progress of the run in 0..1; type_mask: (B, 1, H, W), 1 where there is type.
 
         Each loss is followed back to the reconstruction once; from there the adaptive weight costs a layer, and the
         networks are passed once for all of them.
@@ -80,7 +87,7 @@ class Objective:
         parts = self.parts(len(x), x.shape[-1], step)
         weight = self._lagrangian_weight(rate)
 
-        reconstruction_loss, terms = self._reconstruction_loss(x, x_hat, weight, parts, progress, step)
+        reconstruction_loss, terms = self._reconstruction_loss(x, x_hat, weight, parts, progress, step, type_mask)
         (gradient,) = torch.autograd.grad(reconstruction_loss, x_hat)
         adversarial = adversarial_weight = x.new_zeros(())
         if paints and s.sees_discriminator(progress):
@@ -144,7 +151,7 @@ class Objective:
         top, left = torch.randint(0, side - small + 1, (2,), generator=generator).tolist()
         return Parts(chosen, top, left, small)
 
-    def _seen(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _seen(self, x_hat: Tensor, x: Tensor, type_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The perceptual distance (B,), and the Wasserstein distortion (B,) on the same features, or zeros."""
         assert self.perceptual is not None
         s = self.settings
@@ -155,11 +162,18 @@ class Objective:
             features = self.perceptual.features(x)
         features_hat = self.perceptual.features(x_hat)
         distance = self.perceptual.between(features_hat, self.perceptual.normalised(features))
-        log_sigma = log_sigma_of(x, s.wasserstein_scale)
+        log_sigma = log_sigma_of(x, s.wasserstein_scale, type_mask)
         return distance, wasserstein_distortion(features_hat[:LAYERS], features[:LAYERS], log_sigma)
 
     def _reconstruction_loss(
-        self, x: Tensor, x_hat: Tensor, weight: Tensor, parts: "Parts", progress: float, step: int
+        self,
+        x: Tensor,
+        x_hat: Tensor,
+        weight: Tensor,
+        parts: "Parts",
+        progress: float,
+        step: int,
+        type_mask: Tensor | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """L_rec: the distance of pixels, of structure and of features."""
         s = self.settings
@@ -174,12 +188,16 @@ class Objective:
         else:
             reconstruction = squared_error(difference, s.means_weights, s.chroma_weight)
             total = (share * balance * weight * reconstruction).mean()
+        if type_mask is not None:
+            total = total + s.type_weight * (balance * weight * (difference.abs() * type_mask).mean((1, 2, 3))).mean()
         perceptual = wasserstein = similarity = x.new_zeros(())
         if with_perceptual:
             relative = balance * self._relative(weight, PERCEPTUAL_POWER)
             if step % s.perceptual_every == 0:
                 with s.autocast(x.device):
-                    distance, distortion = self._seen_of_parts(parts.of(x_hat), parts.of(x))
+                    distance, distortion = self._seen_of_parts(
+                        parts.of(x_hat), parts.of(x), None if type_mask is None else parts.of(type_mask)
+                    )
                 seen = s.perceptual_weight * distance + s.wasserstein_weight * distortion
                 total = total + s.perceptual_every * (relative[parts.chosen] * seen).mean()
                 perceptual, wasserstein = (s.perceptual_every * value.mean() for value in (distance, distortion))
@@ -227,5 +245,5 @@ class Parts:
     side: int
 
     def of(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (n, 3, side, side)."""
+        """(B, C, H, W) -> (n, C, side, side)."""
         return x[self.chosen, :, self.top : self.top + self.side, self.left : self.left + self.side]

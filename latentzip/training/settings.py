@@ -42,6 +42,8 @@ class TrainSettings:
     # of the squared errors of pixels and of the means of 2, 4, 8 and 16 pixels a side (see fidelity)
     means_weights: tuple[float, ...] = (1.0,)
     chroma_weight: float = 0.0  # of the squared errors of Cb and Cr beside that of R, G and B
+    type_share: float = 0.0  # of the crops have type on them (see typeset)
+    type_weight: float = 10.0  # times lambda, of the absolute error in 8-bit levels where there is type
     # the perceptual part of L_rec, on parts of some of the batch's crops: it costs more than the networks
     perceptual: str = "efficientnet"  # none, efficientnet, lpips, or a VGG16 trunk's file
     perceptual_weight: float = 0.25
