@@ -267,8 +267,9 @@ def test_architectures_are_read_from_json(tmp_path: Path) -> None:
     for text, message in (
         ("nonsense", "not a JSON object"),
         ("[]", "not a JSON object"),
+        ("[" * 100_000, "not a JSON object"),
         ('{"regularizer": "kl", "widht": 3}', "does not fit this version"),
-        ('{"regularizer": "fsq"}', "it is 'kl' or 'vq'"),
+        ('{"regularizer": "fsq"}', "it is to be 'kl' or 'vq'"),
         ('{"regularizer": "vq", "prior": "normal"}', "has no prior 'normal'"),
         ('{"regularizer": "vq", "family": "ldm"}', "family 'ldm'"),
         ('{"regularizer": "vq", "factor": 3}', "take 1, 2, 4, 8, 16 or 32"),

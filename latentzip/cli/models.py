@@ -110,11 +110,14 @@ def convert(
     if scaling is not None or shift is not None:
         if not isinstance(config, LdmConfig) or config.regularizer != "kl":
             raise ModelError(f"{source}: only the latents of KL models are scaled: leave the factors out")
-        config = replace(
-            config,
-            scaling=config.scaling if scaling is None else scaling,
-            shift=config.shift if shift is None else shift,
-        )
+        try:
+            config = replace(
+                config,
+                scaling=config.scaling if scaling is None else scaling,
+                shift=config.shift if shift is None else shift,
+            )
+        except ModelError as error:
+            raise ModelError(f"{source}: {error}") from None
     check_whole(place, config, tensors)
     save_as_is(output, config, tensors, {}, overwrite=force)
     inform(f"{source} -> {output}  {human_size(output.stat().st_size)}")

@@ -3,11 +3,13 @@
 import dataclasses
 import itertools
 import math
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from latentzip.errors import ModelError
+from latentzip.models.fields import check_fields
 
 CONFIG_VERSION = 1
 
@@ -29,6 +31,28 @@ VQ_STAGES, VQ_CODES = 12, 1024  # many small ones, as positions take but what th
 STEP_CONSTANT = 26.0
 # of latents for diffusion models, as in LDM (arXiv 2112.10752, table 8)
 NORMAL_CHANNELS = {1: 3, 2: 2, 4: 3, 8: 4, 16: 16, 32: 64}
+
+# What no model comes near: so that a strange config costs neither time nor memory.
+MOST_CHANNELS, MOST_WIDTH, MOST_LEVELS, MOST_BLOCKS, MOST_CODES = 4096, 4096, 8, 64, 2**20
+MOST_PARTS = 240  # of a latent: each may be a chunk of a file, which has 255 at most, with those of other types
+MAX_TERMS = 2**12  # a sum of the prior that files are coded with has fewer: see `models.exact`
+BOUNDS = {
+    "factor": (1, 32),
+    "latent_channels": (1, MOST_CHANNELS),
+    "widths": (1, MOST_WIDTH),
+    "encoder_blocks": (0, MOST_BLOCKS),
+    "decoder_blocks": (0, MOST_BLOCKS),
+    "detail_width": (0, MOST_WIDTH),
+    "detail_blocks": (0, MOST_BLOCKS),
+    "lambdas": (1e-9, 1e3),
+    "prior_groups": (1, MOST_CHANNELS),
+    "hyper_channels": (1, MOST_CHANNELS),
+    "prior_width": (2, MOST_WIDTH),
+    "gain_knots": (1, 256),
+    "stages": (1, MOST_PARTS),
+    "codebook_size": (2, MOST_CODES),
+    "index_width": (0, MOST_WIDTH),
+}
 
 
 @dataclass(frozen=True)
@@ -72,28 +96,56 @@ class AutoencoderConfig:
     index_width: int = 0
 
     def __post_init__(self) -> None:
-        if self.factor not in (1, 2, 4, 8, 16, 32) or self.patch < 1:
+        check_fields(self, BOUNDS)
+        if self.factor not in WIDTHS or not self.widths or self.patch < 1:
             raise ModelError(
                 f"a factor of {self.factor} with {len(self.widths)} levels cannot be built:"
                 f" take 1, 2, 4, 8, 16 or 32, and at most one level more than its power of two"
             )
         for blocks in (self.encoder_blocks, self.decoder_blocks):
             if isinstance(blocks, tuple) and len(blocks) != len(self.widths):
-                raise ModelError(f"blocks {blocks} must be as many as the {len(self.widths)} widths, or one number")
+                raise ModelError(
+                    f"{len(blocks)} numbers of blocks must be as many as the {len(self.widths)} widths, or one number"
+                )
         if self.detail_width and self.patch < 2:
             raise ModelError("a path for detail needs a finest level coarser than the pixels")
-        if self.regularizer not in ("kl", "vq"):
-            raise ModelError(f"regularizer {self.regularizer!r} is unknown: it is 'kl' or 'vq'")
-        if self.prior not in ("learned", "normal") or (self.prior == "normal" and self.regularizer != "kl"):
+        if self.prior == "normal" and self.regularizer != "kl":
+            raise ModelError(f"a {self.regularizer} model has no prior 'normal': 'learned', or for kl also 'normal'")
+        if self.lambdas[0] > self.lambdas[1]:
+            raise ModelError(f"lambdas {self.lambdas} must not fall: they are those at the lowest and highest rate")
+        if self.learns_prior:
+            self._check_hyper_prior()
+        if self.regularizer == "vq" and self.index_width:
+            self._check_index_prior()
+
+    def _check_hyper_prior(self) -> None:
+        groups = self.prior_groups
+        if sum(groups) != self.latent_channels or len(groups) > MOST_PARTS:
             raise ModelError(
-                f"a {self.regularizer} model has no prior {self.prior!r}: 'learned', or for kl also 'normal'"
+                f"prior groups {reprlib.repr(groups)} must add up to the {self.latent_channels} latent channels, and be"
+                f" at most {MOST_PARTS}"
             )
-        if self.index_width and (self.codebook_size < 4 or self.codebook_size & (self.codebook_size - 1)):
+        # inputs of the largest kernels, see `models.prior`: 5x5 around the first parts, 3x3 elsewhere
+        terms = {
+            "hyper_channels": 25 * self.hyper_channels,
+            "prior_groups": max(25 * groups[0], 9 * max(groups), 9 * sum(groups[:-1])),
+            "prior_width": 9 * self.prior_width,
+        }
+        self._check_terms(terms)
+
+    def _check_index_prior(self) -> None:
+        if self.codebook_size < 4 or self.codebook_size & (self.codebook_size - 1):
             raise ModelError(f"a prior of indices needs a codebook of a power of two, not {self.codebook_size} codes")
-        if self.learns_prior and sum(self.prior_groups) != self.latent_channels:
-            raise ModelError(
-                f"prior groups {self.prior_groups} must add up to the {self.latent_channels} latent channels"
-            )
+        if self.index_width < 2:
+            raise ModelError("a prior of indices has a width of 2 at least, and 0 where there is none")
+        self._check_terms({"latent_channels": self.latent_channels + 1, "index_width": 25 * (self.index_width // 2)})
+
+    def _check_terms(self, terms: dict[str, int]) -> None:
+        for name, number in terms.items():
+            if number >= MAX_TERMS:
+                raise ModelError(
+                    f"{name} {reprlib.repr(getattr(self, name))} is more than a prior that is exact everywhere can have"
+                )
 
     @classmethod
     def for_factor(cls, regularizer: Regularizer, factor: int, prior: Prior = "learned") -> "AutoencoderConfig":

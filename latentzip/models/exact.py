@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from latentzip.models.config import MAX_TERMS
 from latentzip.tiling import Size
 
-# A product lies on a grid of 2**-26 and is at most 2**15, so fewer than 2**12 of them stay below 2**27 and every
-# partial sum fits float64's 53 bits.
+# A product lies on a grid of 2**-26 and is at most 2**15, so fewer than MAX_TERMS, 2**12, of them stay below 2**27 and
+# every partial sum fits float64's 53 bits.
 ACTIVATION_BITS, WEIGHT_BITS = 10, 16
-ACTIVATION_LIMIT, WEIGHT_LIMIT, MAX_TERMS = 2.0**12, 2.0**3, 2**12
+ACTIVATION_LIMIT, WEIGHT_LIMIT = 2.0**12, 2.0**3
 UNIT = 2.0**ACTIVATION_BITS
 LIMIT = ACTIVATION_LIMIT * UNIT  # of activations in units
 

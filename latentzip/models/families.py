@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import reprlib
 from typing import Any
 
 import torch
@@ -44,19 +45,25 @@ def config_from_json(text: str) -> ModelConfig:
     try:
         fields: dict[str, Any] = json.loads(text)
         version, family = fields.pop("config_version"), fields.pop("family")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ModelError(f"the model's config is not readable ({error!r}): fetch or train the model again") from None
-    if version != CONFIG_VERSION or family not in FAMILIES:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ModelError(
-            f"the model's config has version {version!r} and family {family!r}; this latentzip knows version"
-            f" {CONFIG_VERSION} of {', '.join(FAMILIES)}: install the latentzip that wrote it"
+            f"the model's config is not readable ({reprlib.repr(error)}): fetch or train the model again"
+        ) from None
+    if version != CONFIG_VERSION or not isinstance(family, str) or family not in FAMILIES:
+        raise ModelError(
+            f"the model's config has version {reprlib.repr(version)} and family {reprlib.repr(family)}; this latentzip"
+            f" knows version {CONFIG_VERSION} of {', '.join(FAMILIES)}: install the latentzip that wrote it"
+        )
+    build: Any = FAMILIES[family]
+    if unknown := fields.keys() - {field.name for field in dataclasses.fields(build)}:
+        raise ModelError(
+            f"the model's config does not fit this version of latentzip ({reprlib.repr(min(unknown))} is unknown to it)"
         )
     try:
-        build: Any = FAMILIES[family]
         config: ModelConfig = build(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-        return config
     except TypeError as error:
         raise ModelError(f"the model's config does not fit this version of latentzip ({error})") from None
+    return config
 
 
 def trainable(config: ModelConfig) -> AutoencoderConfig:

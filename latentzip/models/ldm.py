@@ -5,6 +5,7 @@ are called as in diffusers, so that its checkpoints fit as they are. Attention a
 """
 
 import math
+import reprlib
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,8 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentzip.errors import ModelError
+from latentzip.models.config import MOST_BLOCKS, MOST_CHANNELS, MOST_CODES, MOST_LEVELS, MOST_WIDTH
+from latentzip.models.fields import check_fields
 
 NORM_EPSILON = 1e-6  # in all published models
+BOUNDS = {
+    "latent_channels": (1, MOST_CHANNELS),
+    "inner_channels": (1, MOST_CHANNELS),
+    "widths": (1, MOST_WIDTH),
+    "blocks": (1, MOST_BLOCKS),
+    "attention_levels": (0, MOST_LEVELS - 1),
+    "norm_groups": (1, MOST_WIDTH),
+    "scaling": (1e-6, 1e6),
+    "shift": (-1e6, 1e6),
+    "latents_mean": (-1e6, 1e6),
+    "latents_std": (1e-6, 1e6),
+    "codebook_size": (0, MOST_CODES),
+}
 
 
 @dataclass(frozen=True)
@@ -34,22 +50,34 @@ class LdmConfig:
     middle_attention: bool = True
     quant_conv: bool = True  # a 1x1 convolution before the latent, and one after it
     norm_groups: int = 32
-    # what diffusion models see of a KL latent is (mean - shift) * scaling
+    # what diffusion models see of a KL latent is (mean - shift) * scaling, or with statistics of each channel
+    # (mean - latents_mean) * scaling / latents_std
     scaling: float = 1.0
     shift: float = 0.0
+    latents_mean: tuple[float, ...] = ()
+    latents_std: tuple[float, ...] = ()
     codebook_size: int = 0  # VQ
 
     def __post_init__(self) -> None:
-        if self.regularizer not in ("kl", "vq") or not self.widths or min(self.widths) < 1 or self.latent_channels < 1:
-            raise ModelError("the model's config describes no autoencoder of the ldm family")
+        check_fields(self, BOUNDS)
+        if not 1 <= len(self.widths) <= MOST_LEVELS:
+            raise ModelError(f"the model's config has {len(self.widths)} levels, where it wants 1 to {MOST_LEVELS}")
         if any(width % self.norm_groups for width in self.widths):
             raise ModelError(f"widths {self.widths} are no multiples of {self.norm_groups} groups")
+        if any(level >= len(self.widths) for level in self.attention_levels):
+            raise ModelError(
+                f"attention at levels {reprlib.repr(self.attention_levels)}, of which there are {len(self.widths)}"
+            )
         if not self.quant_conv and self.inner_channels != self.latent_channels:
             raise ModelError("without quant_conv the networks must have as many channels as the latent")
-        if not math.isfinite(self.scaling) or self.scaling <= 0 or not math.isfinite(self.shift):
-            raise ModelError(f"a scaling of {self.scaling} and a shift of {self.shift} cannot be undone")
-        if (self.regularizer == "vq") != (self.codebook_size > 0):
-            raise ModelError("a VQ model has a codebook, and a KL model has none")
+        if (self.regularizer == "vq") != (self.codebook_size > 1):
+            raise ModelError("a VQ model has a codebook, of 2 codes at least, and a KL model has none")
+        if {len(self.latents_mean), len(self.latents_std)} not in ({0}, {self.latent_channels}):
+            raise ModelError(
+                f"latents_mean and latents_std must have a number for each of the {self.latent_channels} channels"
+            )
+        if self.latents_mean and (self.shift or self.regularizer == "vq"):
+            raise ModelError("latents_mean and latents_std are for KL models whose latents are not shifted too")
 
     @property
     def factor(self) -> int:
@@ -58,6 +86,28 @@ class LdmConfig:
     @property
     def gives_moments(self) -> bool:
         return self.regularizer == "kl"
+
+    def seen(self, mean: Tensor) -> Tensor:
+        """A KL posterior's mean (B, C, h, w) -> what diffusion models see, in the order of diffusers' operations."""
+        if not self.latents_mean:
+            return (mean - self.shift) * self.scaling
+        return (mean - _of_channels(self.latents_mean, mean)) * self.scaling / _of_channels(self.latents_std, mean)
+
+    def unseen(self, latent: Tensor) -> Tensor:
+        """The inverse of `seen`."""
+        if not self.latents_mean:
+            return latent / self.scaling + self.shift
+        std, mean = _of_channels(self.latents_std, latent), _of_channels(self.latents_mean, latent)
+        return latent * std / self.scaling + mean
+
+    def log_variance_change(self, log_variance: Tensor) -> Tensor:
+        """What `seen` adds to the posterior's log variance (B, C, h, w): a tensor that is broadcast to it."""
+        change = log_variance.new_tensor(2 * math.log(self.scaling))
+        return change - 2 * _of_channels(self.latents_std, log_variance).log() if self.latents_std else change
+
+
+def _of_channels(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return like.new_tensor(values).view(-1, 1, 1)
 
 
 class ResnetBlock(nn.Module):
@@ -191,8 +241,8 @@ class LdmEncoder(nn.Module):
         if not self.config.gives_moments:
             return x
         mean, log_variance = x.chunk(2, dim=1)
-        scaling = self.config.scaling
-        return torch.cat([(mean - self.config.shift) * scaling, log_variance + 2 * math.log(scaling)], dim=1)
+        change = self.config.log_variance_change(log_variance)
+        return torch.cat([self.config.seen(mean), log_variance + change], dim=1)
 
 
 class LdmDecoder(nn.Module):
@@ -221,7 +271,7 @@ class LdmDecoder(nn.Module):
         """latent: (B, C, h, w) -> image (B, 3, f h, f w), about [-1, 1], not clamped. The rate plays no part."""
         x = latent
         if self.config.gives_moments:
-            x = x / self.config.scaling + self.config.shift
+            x = self.config.unseen(x)
         if self.post_quant_conv is not None:
             x = self.post_quant_conv(x)
         x = self.mid_block(self.conv_in(x))

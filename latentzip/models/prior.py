@@ -217,13 +217,14 @@ def scale_table() -> Tensor:
     Entry 0 of a row counts the escapes, entry 1 + R + s the symbol s in -R..R with R = ceil(4.5 scale) + 1; the rest
     are zeros. Each row adds up to 2**16. Stored with the weights, so that every machine has the same.
     """
-    scales = scale_of_index(torch.arange(SCALES, dtype=torch.float64))
-    reaches = [math.ceil(4.5 * scale) + 1 for scale in scales.tolist()]
-    table = torch.zeros(SCALES, 2 * max(reaches) + 2, dtype=torch.int32)
-    for row, scale, reach in zip(table, scales, reaches, strict=True):
-        edges = torch.special.ndtr((torch.arange(-reach, reach + 2, dtype=torch.float64) - 0.5) / scale)
-        probabilities = torch.cat([1 - (edges[-1:] - edges[:1]), edges.diff()])
-        counts = (probabilities * 2**16).round().clamp(min=1).int()
-        counts[1 + reach] += 2**16 - counts.sum()
-        row[: len(counts)] = counts
+    with torch.device("cpu"):  # also where the modules around it wait for their tensors on `meta`
+        scales = scale_of_index(torch.arange(SCALES, dtype=torch.float64))
+        reaches = [math.ceil(4.5 * scale) + 1 for scale in scales.tolist()]
+        table = torch.zeros(SCALES, 2 * max(reaches) + 2, dtype=torch.int32)
+        for row, scale, reach in zip(table, scales, reaches, strict=True):
+            edges = torch.special.ndtr((torch.arange(-reach, reach + 2, dtype=torch.float64) - 0.5) / scale)
+            probabilities = torch.cat([1 - (edges[-1:] - edges[:1]), edges.diff()])
+            counts = (probabilities * 2**16).round().clamp(min=1).int()
+            counts[1 + reach] += 2**16 - counts.sum()
+            row[: len(counts)] = counts
     return table

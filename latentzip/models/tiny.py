@@ -11,9 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from latentzip.errors import ModelError
+from latentzip.models.config import MOST_BLOCKS, MOST_CHANNELS, MOST_LEVELS, MOST_WIDTH
+from latentzip.models.fields import check_fields
 
 REACH = 3.0  # latents are squeezed smoothly into ±3 before they are decoded
 BRANCH_GROUPS = 4
+BOUNDS = {
+    "latent_channels": (1, MOST_CHANNELS),
+    "width": (1, MOST_WIDTH),
+    "encoder_blocks": (0, MOST_BLOCKS),
+    "decoder_blocks": (0, MOST_BLOCKS),
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,8 @@ class TinyConfig:
     gives_moments: ClassVar[bool] = False
     scaling: ClassVar[float] = 1.0
     shift: ClassVar[float] = 0.0
+    latents_mean: ClassVar[tuple[float, ...]] = ()
+    latents_std: ClassVar[tuple[float, ...]] = ()
 
     latent_channels: int
     width: int = 64
@@ -34,8 +44,12 @@ class TinyConfig:
     inner_norm: bool = False  # the GroupNorm branch of the innermost blocks
 
     def __post_init__(self) -> None:
-        if min(self.latent_channels, self.width) < 1 or len(self.encoder_blocks) != len(self.decoder_blocks):
-            raise ModelError("the model's config describes no autoencoder of the tiny family")
+        check_fields(self, BOUNDS)
+        if len(self.encoder_blocks) != len(self.decoder_blocks) or not 1 <= len(self.encoder_blocks) <= MOST_LEVELS:
+            raise ModelError(
+                f"the model's config has {len(self.encoder_blocks)} and {len(self.decoder_blocks)} levels, where it"
+                f" wants as many twice, 1 to {MOST_LEVELS}"
+            )
 
     @property
     def factor(self) -> int:

@@ -200,7 +200,7 @@ def read_config(path: Path) -> AutoencoderConfig:
         return trainable(config_from_json(json.dumps({"config_version": CONFIG_VERSION, "family": "lite", **fields})))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ModelError(f"{path}: not a JSON object ({error})") from None
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None

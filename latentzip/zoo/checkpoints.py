@@ -4,12 +4,14 @@ Tensors are named by the part they belong to: `encoder.` and `analysis.` (needed
 steps: needed for both, and what a file's symbols mean) and `decoder.` (needed to decode).
 """
 
+import contextlib
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from latentzip.files import write_atomically
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.families import ModelConfig, config_from_json, config_to_json
 from latentzip.zoo.checking import listed, not_finite
+from latentzip.zoo.reading import check_file, reason_of
 
 MODEL_NAME = "model.safetensors"
 FINGERPRINT_BYTES = {"latent": 8, "decoder": 4}
@@ -34,6 +37,8 @@ def fingerprint(config: ModelConfig, tensors: dict[str, Tensor], part: str) -> b
     prefixes = [part + "."]
     if not isinstance(config, AutoencoderConfig) and config.regularizer == "kl" and part == "latent":
         digest.update(f" {config.scaling!r} {config.shift!r}".encode())
+        if config.latents_mean:
+            digest.update(f" {config.latents_mean!r} {config.latents_std!r}".encode())
         prefixes.append("encoder.")
     for name in sorted(n for n in tensors if n.startswith(tuple(prefixes))):
         tensor = tensors[name]
@@ -74,13 +79,8 @@ def save_as_is(
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata of a weights file, config included. Raises ModelError."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such model file") from None
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: not a readable weights file ({error})") from None
+    with _opened(path) as file:
+        metadata: dict[str, str] = file.metadata() or {}
     return metadata
 
 
@@ -98,8 +98,15 @@ def read_config(path: Path) -> ModelConfig:
 def read_tensors(path: Path, parts: Iterable[str]) -> dict[str, Tensor]:
     """The tensors of some parts alone, as stored. Raises ModelError."""
     prefixes = tuple(part + "." for part in parts)
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    check_file(path)
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: not a readable weights file ({error})") from None
+            yield file
+    except Exception as error:  # a damaged file can end in anything, deep inside of torch
+        raise ModelError(f"{path}: not a readable weights file ({reason_of(error)})") from None

@@ -23,7 +23,8 @@ from latentzip.zoo.checkpoints import (
     read_tensors,
 )
 from latentzip.zoo.hub import cached, find_public
-from latentzip.zoo.public import PICKLES, diffusers_folder, read_public
+from latentzip.zoo.public import diffusers_folder, read_public
+from latentzip.zoo.reading import PICKLES, check_file, reason_of
 from latentzip.zoo.registry import built_in, find_by_fingerprint, find_by_name
 
 
@@ -69,7 +70,8 @@ def load_encoder(source: str | None, device: torch.device) -> LoadedEncoder:
     parts.fill(encoder, "encoder")
     analysis = None
     if parts.config.learns_prior:
-        analysis = HyperAnalysis(trainable(parts.config))
+        with torch.device("meta"):
+            analysis = HyperAnalysis(trainable(parts.config))
         parts.fill(analysis, "analysis")
         analysis.to(device)
     public = find_public(source) if source is not None else None
@@ -88,7 +90,8 @@ def load_decoder(path: Path, device: torch.device) -> LoadedDecoder:
 def load_autoencoder(source: str | None, device: torch.device) -> Autoencoder:
     """All of a model of ours in float32, its prior not exact: to follow gradients, not to code. Raises ModelError."""
     parts = _load_parts(locate(source), ["encoder", "analysis", "latent", "decoder"])
-    model = Autoencoder(trainable(parts.config))
+    with torch.device("meta"):
+        model = Autoencoder(trainable(parts.config))
     parts.fill(model, "")
     return model.to(device)
 
@@ -132,7 +135,13 @@ def locate(source: str | None) -> Path:
     """
     if source is None:
         return built_in()[0].path
-    path = Path(source)
+    try:
+        return _locate(source, Path(source))
+    except OSError as error:  # a folder that may not be looked into, a name that is too long
+        raise ModelError(f"{source}: cannot be read ({reason_of(error)})") from None
+
+
+def _locate(source: str, path: Path) -> Path:
     if path.is_dir() and not (path / MODEL_NAME).exists():
         folder = diffusers_folder(path)
         if folder is None:
@@ -141,6 +150,7 @@ def locate(source: str | None) -> Path:
     if path.is_dir():
         path = path / MODEL_NAME
     if path.exists():
+        check_file(path)
         return path
     model = find_public(source)
     if model is None:
@@ -176,11 +186,9 @@ class _Parts:
 def check_whole(path: Path, config: ModelConfig, tensors: dict[str, Tensor]) -> None:
     """Raise ModelError where a model's tensors are not exactly those that its config asks for."""
     parts = _Parts(path, config, tensors, {})
-    for part, module in (
-        ("encoder", make_encoder(config)),
-        ("decoder", make_decoder(config)),
-        ("latent", make_latent(config)),
-    ):
+    with torch.device("meta"):
+        latent = make_latent(config)
+    for part, module in (("encoder", make_encoder(config)), ("decoder", make_decoder(config)), ("latent", latent)):
         parts.fill(module, part)
     strange = [name for name in tensors if not name.startswith(("encoder.", "decoder.", "latent."))]
     if strange:
@@ -188,13 +196,15 @@ def check_whole(path: Path, config: ModelConfig, tensors: dict[str, Tensor]) -> 
 
 
 def _load_parts(path: Path, parts: list[str]) -> _Parts:
+    for entry in built_in():
+        if entry.path == path and not path.exists():
+            raise ModelError(f"{path}: is missing: install latentzip again")
+        if entry.path == path and hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
+            raise ModelError(f"{path}: damaged (its SHA-256 is not the manifest's): install latentzip again")
     if is_public(path):
         public, tensors = read_public(path)
         check_whole(path, public, tensors)
         return _Parts(path, public, tensors, {part: fingerprint(public, tensors, part) for part in FINGERPRINT_BYTES})
-    for entry in built_in():
-        if entry.path == path and hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
-            raise ModelError(f"{path}: damaged (its SHA-256 is not the manifest's): install latentzip again")
     config, metadata = read_config(path), read_metadata(path)
     if not isinstance(config, AutoencoderConfig):
         parts = ["encoder", "latent", "decoder"]  # the encoder tells one latent space from another
@@ -212,7 +222,8 @@ def _load_parts(path: Path, parts: list[str]) -> _Parts:
 
 
 def _load_latent(parts: _Parts) -> LoadedLatent:
-    latent = make_latent(parts.config)
+    with torch.device("meta"):
+        latent = make_latent(parts.config)
     parts.fill(latent, "latent")
     name = parts.path.parent.name if parts.path.name == MODEL_NAME else parts.path.stem
     return LoadedLatent(name, None, parts.config, latent, parts.prints["latent"], parts.prints["decoder"])

@@ -3,30 +3,20 @@
 Whatever the source, the result is a config and all of its tensors under our names. Tensors keep their precision.
 """
 
-import json
-import pickle
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from latentzip.errors import ModelError
 from latentzip.models.families import PublicConfig
 from latentzip.models.ldm import LdmConfig
 from latentzip.models.tiny import TinyConfig
 from latentzip.zoo.keymaps import from_compvis, from_diffusers, from_taesd
+from latentzip.zoo.reading import STEM, Tensors, read_json, read_state, weights_in
 
-Tensors = dict[str, Tensor]
-DIFFUSERS_FILES = (
-    "diffusion_pytorch_model.safetensors",
-    "diffusion_pytorch_model.fp16.safetensors",
-    "diffusion_pytorch_model.bin",
-)
-PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 FIRST_STAGE = "first_stage_model."  # where Stable Diffusion's checkpoints keep theirs
 SD_SCALING = 0.18215  # of Stable Diffusion's latents; a checkpoint of latent-diffusion does not say
 
@@ -41,7 +31,10 @@ def read_public(path: Path) -> tuple[PublicConfig, Tensors]:
     try:
         config, tensors = _read_folder(path) if path.is_dir() else _read_file(path)
     except ModelError as error:
-        raise ModelError(f"{path}: {error}") from None
+        message = str(error)
+        raise ModelError(message if message.startswith(str(path)) else f"{path}: {message}") from None
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise ModelError(f"{path}: its tensors make no autoencoder ({reprlib.repr(error)}): get it again") from None
     if config.regularizer == "kl":
         tensors["latent.mean"] = torch.zeros(config.latent_channels)
         tensors["latent.std"] = torch.ones(config.latent_channels)
@@ -49,25 +42,20 @@ def read_public(path: Path) -> tuple[PublicConfig, Tensors]:
 
 
 def _read_folder(folder: Path) -> tuple[PublicConfig, Tensors]:
-    try:
-        fields = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"its config.json cannot be read ({error}): get it again") from None
-    config = config_of_diffusers(fields)
-    path = next((folder / name for name in DIFFUSERS_FILES if (folder / name).exists()), None)
+    config = config_of_diffusers(read_json(folder / "config.json"))
+    path = weights_in(folder)
     if path is None:
-        raise ModelError(f"has no weights beside its config.json: {DIFFUSERS_FILES[0]} is needed")
-    return config, _arranged({from_diffusers(key): tensor for key, tensor in _state_dict(path).items()})
+        raise ModelError(f"has no weights beside its config.json: {STEM}.safetensors is needed")
+    return config, _renamed(read_state(path), from_diffusers)
 
 
 def _read_file(path: Path) -> tuple[PublicConfig, Tensors]:
-    state = _state_dict(path)
+    state = read_state(path)
     if any(key.startswith(FIRST_STAGE) for key in state):
         state = {key.removeprefix(FIRST_STAGE): t for key, t in state.items() if key.startswith(FIRST_STAGE)}
     if "encoder.down.0.block.0.conv1.weight" in state:
         config = config_of_compvis(state)
-        renamed = {from_compvis(key, len(config.widths)): tensor for key, tensor in state.items()}
-        return config, _arranged({key: tensor for key, tensor in renamed.items() if key is not None})
+        return config, _renamed(state, lambda key: from_compvis(key, len(config.widths)))
     if "encoder.layers.0.weight" in state:
         return _tiny(state)
     if "1.weight" in state or "1.conv.0.weight" in state:
@@ -77,47 +65,39 @@ def _read_file(path: Path) -> tuple[PublicConfig, Tensors]:
     raise ModelError("holds no autoencoder that latentzip knows: see docs/models.md")
 
 
-def _arranged(tensors: Tensors) -> Tensors:
-    """Codebooks with their one stage, and projections of attention as matrices where they were 1x1 convolutions."""
-    for key, tensor in tensors.items():
-        if key == "latent.quantizer.codebooks":
-            tensors[key] = tensor[None]
-        elif ".attentions." in key and tensor.ndim == 4:
-            tensors[key] = tensor[:, :, 0, 0]
+def _renamed(state: Tensors, rename: Callable[[str], str | None]) -> Tensors:
+    """Under our names; codebooks with their one stage, and 1x1 convolutions of attention as matrices."""
+    tensors: Tensors = {}
+    for key, tensor in state.items():
+        name = rename(key)
+        if name is None:
+            continue
+        if name in tensors:
+            raise ModelError(f"has {name} twice, under an older name too: get it again")
+        if name == "latent.quantizer.codebooks":
+            tensor = tensor[None]
+        elif ".attentions." in name and tensor.shape[2:] == (1, 1):
+            tensor = tensor[:, :, 0, 0]
+        tensors[name] = tensor
     return tensors
 
 
-def _state_dict(path: Path) -> Tensors:
-    """The tensors of a file; of a pickle nothing but tensors is ever loaded."""
-    try:
-        if path.suffix not in PICKLES:
-            return load_file(path)
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise ModelError(
-            "holds more than tensors, and such files can run any program: convert it to safetensors with the program"
-            " that wrote it"
-        ) from None
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ModelError(f"not a readable checkpoint ({error}): get it again") from None
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, Mapping):
-        raise ModelError("holds no tensors by name")
-    return {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
+def config_of_diffusers(fields: Any) -> PublicConfig:
+    """config.json of AutoencoderKL, VQModel or AutoencoderTiny -> config. Raises ModelError for what is not built.
 
-
-def config_of_diffusers(fields: Mapping[str, Any]) -> PublicConfig:
-    """config.json of AutoencoderKL, VQModel or AutoencoderTiny -> config. Raises ModelError for what is not built."""
+    fields: what the JSON holds, of whatever kind.
+    """
+    if not isinstance(fields, Mapping):
+        raise ModelError("its config.json is no JSON object: get it again")
     kind = fields.get("_class_name")
     try:
         if kind == "AutoencoderTiny":
             return _tiny_of_diffusers(fields)
         if kind in ("AutoencoderKL", "VQModel"):
             return _ldm_of_diffusers(fields, "kl" if kind == "AutoencoderKL" else "vq")
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"its config.json does not make sense ({error}): get it again") from None
-    raise ModelError(f"is a {kind}, which latentzip does not know: AutoencoderKL, VQModel or AutoencoderTiny")
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"its config.json does not make sense ({reprlib.repr(error)}): get it again") from None
+    raise ModelError(f"is a {reprlib.repr(kind)}, and latentzip knows AutoencoderKL, VQModel and AutoencoderTiny")
 
 
 def _ldm_of_diffusers(fields: Mapping[str, Any], regularizer: Any) -> LdmConfig:
@@ -129,11 +109,14 @@ def _ldm_of_diffusers(fields: Mapping[str, Any], regularizer: Any) -> LdmConfig:
     convs = fields.get("use_quant_conv", True), fields.get("use_post_quant_conv", True)
     asked = fields.get("act_fn", "silu"), fields.get("norm_type", "group"), bool(fields.get("lookup_from_codebook"))
     if len(pairs) != len(widths) or not set(pairs) <= {plain, attends}:
-        raise ModelError(f"has blocks that latentzip does not build: {', '.join(dict.fromkeys((*down, *up)))}")
+        raise ModelError(f"has blocks that latentzip does not build: {reprlib.repr((*down, *up))}")
     if asked != ("silu", "group", False) or convs[0] != convs[1] or fields.get("in_channels", 3) != 3:
         raise ModelError("is a variant that latentzip does not build (activation, norm, quant_conv or channels)")
     inner = fields.get("latent_channels", 4 if regularizer == "kl" else 3)
     is_kl = regularizer == "kl"
+    means, deviations = fields.get("latents_mean"), fields.get("latents_std")
+    if not is_kl or means is None or deviations is None:  # diffusers' pipelines take both, or neither
+        means, deviations = (), ()
     return LdmConfig(
         regularizer=regularizer,
         latent_channels=inner if is_kl else fields.get("vq_embed_dim") or inner,
@@ -141,26 +124,38 @@ def _ldm_of_diffusers(fields: Mapping[str, Any], regularizer: Any) -> LdmConfig:
         widths=widths,
         blocks=fields.get("layers_per_block", 1),
         attention_levels=tuple(level for level, pair in enumerate(pairs) if pair == attends),
-        middle_attention=bool(fields.get("mid_block_add_attention", True)),
-        quant_conv=bool(convs[0]),
+        middle_attention=fields.get("mid_block_add_attention", True),
+        quant_conv=convs[0],
         norm_groups=fields.get("norm_num_groups", 32),
-        scaling=float(fields.get("scaling_factor") or SD_SCALING) if is_kl else 1.0,
-        shift=float(fields.get("shift_factor") or 0.0) if is_kl else 0.0,
+        scaling=_number(fields.get("scaling_factor"), SD_SCALING) if is_kl else 1.0,
+        shift=_number(fields.get("shift_factor"), 0.0) if is_kl else 0.0,
+        latents_mean=tuple(map(_number, means)),
+        latents_std=tuple(map(_number, deviations)),
         codebook_size=0 if is_kl else fields.get("num_vq_embeddings", 256),
     )
+
+
+def _number(value: Any, where_none: float | None = None) -> float:
+    """JSON's number as a float, so that 1 and 1.0 make one fingerprint. Raises TypeError or ValueError."""
+    if value is None and where_none is not None:
+        return where_none
+    if type(value) not in (int, float) or abs(value) > 1e9:  # int has no limit, float has
+        raise ValueError(f"{reprlib.repr(value)} where a number is wanted")
+    return float(value)
 
 
 def _tiny_of_diffusers(fields: Mapping[str, Any]) -> TinyConfig:
     widths = {*fields.get("encoder_block_out_channels", (64,)), *fields.get("decoder_block_out_channels", (64,))}
     asked = fields.get("act_fn", "relu"), fields.get("upsample_fn", "nearest"), fields.get("scaling_factor", 1.0)
-    if len(widths) != 1 or asked != ("relu", "nearest", 1.0) or fields.get("upsampling_scaling_factor", 2) != 2:
+    others = fields.get("upsampling_scaling_factor", 2), fields.get("shift_factor") or 0.0
+    if len(widths) != 1 or asked != ("relu", "nearest", 1.0) or others != (2, 0.0):
         raise ModelError("is a variant of AutoencoderTiny that latentzip does not build")
     return TinyConfig(
         latent_channels=fields.get("latent_channels", 4),
         width=widths.pop(),
         encoder_blocks=tuple(fields.get("num_encoder_blocks", (1, 3, 3, 3))),
         decoder_blocks=tuple(reversed(fields.get("num_decoder_blocks", (3, 3, 3, 1)))),
-        inner_norm=bool(fields.get("use_midblock_gn", False)),
+        inner_norm=fields.get("use_midblock_gn", False),
     )
 
 
@@ -207,11 +202,8 @@ def _taesd_pair(path: Path, state: Tensors) -> Tensors:
     other = path.with_name(before + other_part + after)
     if not other.exists():
         raise ModelError(f"is one part of a TAESD, and {other.name} is not beside it")
-    parts = {part: state, other_part: _state_dict(other)}
-    try:
-        return {from_taesd(key, part): tensor for part, tensors in parts.items() for key, tensor in tensors.items()}
-    except ValueError as error:
-        raise ModelError(f"has tensors that no TAESD has ({error})") from None
+    parts = {part: state, other_part: read_state(other)}
+    return {from_taesd(key, part): tensor for part, tensors in parts.items() for key, tensor in tensors.items()}
 
 
 def _tiny(tensors: Tensors) -> tuple[TinyConfig, Tensors]:
