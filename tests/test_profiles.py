@@ -19,9 +19,9 @@ from latentzip.images.profiles import (
     KNOWN,
     ColourSpace,
     ProfileError,
-    _gamma,
     _text,
     build_profile,
+    gamma_curve,
     known_profile,
     parse_profile,
     recognise,
@@ -34,6 +34,12 @@ P3, ADOBE, GREY_22 = known_profile(2), known_profile(3), known_profile(6)
 
 def with_profile(image: Image.Image, profile: bytes) -> Image.Image:
     return Image.open(io.BytesIO(saved(image, "TIFF", icc_profile=profile)))
+
+
+def with_srgb_curve(linear: np.ndarray) -> np.ndarray:
+    """IEC 61966-2-1."""
+    light = linear / 255
+    return np.rint(np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055) * 255)
 
 
 def tags_of(profile: bytes) -> set[bytes]:
@@ -86,7 +92,7 @@ def test_curves_are_compared_as_curves() -> None:
     curve = b"curv\0\0\0\0" + struct.pack(">I", 1024) + (table * 65535).round().astype(">u2").tobytes()
     srgb = KNOWN[1][1]
     assert recognise(build_profile(ColourSpace(srgb.columns, (curve,) * 3), "")) == 1
-    assert recognise(build_profile(ColourSpace(srgb.columns, (_gamma(2.2),) * 3), "")) is None
+    assert recognise(build_profile(ColourSpace(srgb.columns, (gamma_curve(2.2),) * 3), "")) is None
     assert recognise(build_profile(ColourSpace((), (b"curv\0\0\0\0\0\0\0\x01\x02\x33",)), "")) == 6  # 2.2 as u8Fixed8
 
 
@@ -101,7 +107,7 @@ def test_pixels_stay_as_they_are_and_the_profile_comes_along() -> None:
 
 def test_a_profile_of_its_own_is_kept_without_what_colours_do_not_need() -> None:
     """Nor its date, nor its texts, nor the number of somebody's display."""
-    space = ColourSpace(KNOWN[1][1].columns, (_gamma(1.9),) * 3)
+    space = ColourSpace(KNOWN[1][1].columns, (gamma_curve(1.9),) * 3)
     profile = bytearray(build_profile(space, "display of Jane Doe, 2024-03-11"))
     profile[24:36] = struct.pack(">6H", 2024, 3, 11, 10, 20, 30)
     profile[48:52] = b"JANE"  # manufacturer
@@ -213,16 +219,18 @@ def test_a_png_s_gamma_is_its_profile(gamma: float, places: str | None, expected
     if places is not None:
         info.add(b"cHRM", struct.pack(">8I", *chromaticities[places]))
     picture = take_image(Image.open(io.BytesIO(saved(image, pnginfo=info))))
-    assert np.array_equal(picture.pixels, np.asarray(image.convert("RGB")))
     profile = picture.metadata.profile
+    if expected == "linear":
+        assert picture.remarks == ("linear light kept with sRGB's curve",)
+        assert recognise(profile or b"") == (1 if image is RGB else 7)
+        assert np.array_equal(picture.pixels, with_srgb_curve(np.asarray(image.convert("RGB"))))
+        return
+    assert np.array_equal(picture.pixels, np.asarray(image.convert("RGB")))
     if expected in (None, 2):
         assert (recognise(profile) if profile else None) == (expected if image is RGB else None)
     else:
         assert profile is not None
-        exponent = 1.0 if expected == "linear" else 1.8
-        space = ColourSpace(
-            KNOWN[1][1].columns if image is RGB else (), (_gamma(exponent),) * (3 if image is RGB else 1)
-        )
+        space = ColourSpace(KNOWN[1][1].columns if image is RGB else (), (gamma_curve(1.8),) * len(image.getbands()))
         assert parse_profile(profile).is_like(space)
     info.add(b"sRGB", b"\0")
     assert take_image(Image.open(io.BytesIO(saved(image, pnginfo=info)))).metadata.profile is None

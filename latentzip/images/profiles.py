@@ -26,7 +26,6 @@ TABLE_TAGS = (b"A2B0", b"A2B1", b"A2B2", b"D2B0", b"D2B1", b"D2B2")  # they go b
 # Curves are compared in linear light, at 33 samples: sRGB's and a gamma of 2.2 differ by 0.008
 CURVE_TOLERANCE, COLUMN_TOLERANCE = 0.001, 0.0015
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
-PNG_SRGB_GAMMA, PNG_GAMMA_TOLERANCE = 0.45455, 0.002  # what PNG says for sRGB's curve
 Light = NDArray[np.floating[Any]]
 
 
@@ -49,13 +48,23 @@ class ColourSpace:
     def greyscale(self) -> bool:
         return not self.columns
 
+    @property
+    def linear(self) -> bool:
+        """Whether samples are in proportion to light."""
+        straight = np.linspace(0, 1, 33)
+        return all(np.abs(_evaluate(curve) - straight).max() < CURVE_TOLERANCE for curve in self.curves)
+
+    def with_curve(self, curve: bytes) -> "ColourSpace":
+        """The space of the same primaries with another curve in each channel."""
+        return ColourSpace(self.columns, (curve,) * len(self.curves))
+
     def as_grey(self) -> "ColourSpace":
         """The space of pictures with one channel that look as this one's greys do."""
         return ColourSpace((), self.curves[len(self.curves) // 2 :][:1])
 
     def as_rgb(self) -> "ColourSpace":
         """The space of pictures with three equal channels that look as this grey one's do."""
-        return ColourSpace(_columns(SRGB_PRIMARIES, D65_XY), self.curves * 3)
+        return ColourSpace(columns_of(SRGB_PRIMARIES, D65_XY), self.curves * 3)
 
     def is_like(self, other: "ColourSpace") -> bool:
         """Whether the same samples have, to the accuracy of 8 bits, the same colours in both."""
@@ -73,28 +82,29 @@ def _fixed(*numbers: float) -> bytes:
     return struct.pack(f">{len(numbers)}i", *(round(number * 65536) for number in numbers))
 
 
-def _parametric(kind: int, *parameters: float) -> bytes:
+def parametric_curve(kind: int, *parameters: float) -> bytes:
     return b"para" + struct.pack(">IHH", 0, kind, 0) + _fixed(*parameters)
 
 
-def _gamma(exponent: float) -> bytes:
-    return _parametric(0, exponent)
+def gamma_curve(exponent: float) -> bytes:
+    return parametric_curve(0, exponent)
 
 
-def _columns(
+def columns_of(
     primaries: tuple[tuple[float, float], ...], white: tuple[float, float]
 ) -> tuple[tuple[float, float, float], ...]:
     """Chromaticities (x, y) of red, green and blue -> their XYZ, adapted from `white` to D50 by Bradford's method."""
-    xyz = np.array([[x / y, 1, (1 - x - y) / y] for x, y in (*primaries, white)])
-    weights = np.linalg.solve(xyz[:3].T, xyz[3])
-    cones = BRADFORD @ np.array([D50, xyz[3]]).T
+    (x, y), xyz = white, np.array([[x, y, 1 - x - y] for x, y in primaries])
+    lamp = np.array([x / y, 1, (1 - x - y) / y])
+    weights = np.linalg.solve(xyz.T, lamp)
+    cones = BRADFORD @ np.array([D50, lamp]).T
     adapt = np.linalg.solve(BRADFORD, (cones[:, 0] / cones[:, 1])[:, None] * BRADFORD)
-    red, green, blue = ((float(x), float(y), float(z)) for x, y, z in (adapt @ (xyz[:3] * weights[:, None]).T).T)
+    red, green, blue = ((float(x), float(y), float(z)) for x, y, z in (adapt @ (xyz * weights[:, None]).T).T)
     return red, green, blue
 
 
-SRGB_CURVE = _parametric(3, 2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)  # IEC 61966-2-1
-VIDEO_CURVE = _parametric(3, 1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)  # ITU-R BT.2020
+SRGB_CURVE = parametric_curve(3, 2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)  # IEC 61966-2-1
+VIDEO_CURVE = parametric_curve(3, 1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)  # ITU-R BT.2020
 SRGB_PRIMARIES = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
 P3_PRIMARIES = ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))  # SMPTE EG 432-1, under D65 as Apple has it
 ADOBE_PRIMARIES = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))  # Adobe RGB (1998) Color Image Encoding, 2005
@@ -103,12 +113,12 @@ VIDEO_PRIMARIES = ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046))  # ITU-R BT.2
 
 # The numbers are those of docs/format.md: never changed, never used again.
 KNOWN: dict[int, tuple[str, ColourSpace]] = {
-    1: ("sRGB", ColourSpace(_columns(SRGB_PRIMARIES, D65_XY), (SRGB_CURVE,) * 3)),
-    2: ("Display P3", ColourSpace(_columns(P3_PRIMARIES, D65_XY), (SRGB_CURVE,) * 3)),
-    3: ("Adobe RGB (1998)", ColourSpace(_columns(ADOBE_PRIMARIES, D65_XY), (_gamma(563 / 256),) * 3)),
-    4: ("ProPhoto RGB", ColourSpace(_columns(ROMM_PRIMARIES, D50_XY), (_gamma(1.8),) * 3)),
-    5: ("Rec. 2020", ColourSpace(_columns(VIDEO_PRIMARIES, D65_XY), (VIDEO_CURVE,) * 3)),
-    6: ("grey, gamma 2.2", ColourSpace((), (_gamma(2.2),))),
+    1: ("sRGB", ColourSpace(columns_of(SRGB_PRIMARIES, D65_XY), (SRGB_CURVE,) * 3)),
+    2: ("Display P3", ColourSpace(columns_of(P3_PRIMARIES, D65_XY), (SRGB_CURVE,) * 3)),
+    3: ("Adobe RGB (1998)", ColourSpace(columns_of(ADOBE_PRIMARIES, D65_XY), (gamma_curve(563 / 256),) * 3)),
+    4: ("ProPhoto RGB", ColourSpace(columns_of(ROMM_PRIMARIES, D50_XY), (gamma_curve(1.8),) * 3)),
+    5: ("Rec. 2020", ColourSpace(columns_of(VIDEO_PRIMARIES, D65_XY), (VIDEO_CURVE,) * 3)),
+    6: ("grey, gamma 2.2", ColourSpace((), (gamma_curve(2.2),))),
     7: ("grey, sRGB curve", ColourSpace((), (SRGB_CURVE,))),
 }
 
@@ -132,7 +142,7 @@ def known_profile(number: int) -> bytes:
 
 def parse_profile(profile: bytes) -> ColourSpace:
     """What a profile says of colours. Raises ProfileError where it is damaged or of other samples, or TablesError."""
-    tags = _parse_tags(profile)
+    tags = parse_tags(profile)
     space = profile[16:20]
     if any(tag in tags for tag in TABLE_TAGS):
         raise TablesError("has tables")
@@ -172,25 +182,6 @@ def build_profile(space: ColourSpace, name: str) -> bytes:
     return head.ljust(HEADER_BYTES, b"\0") + struct.pack(">I", len(tags)) + table + body
 
 
-def profile_of_png(image: Image.Image) -> bytes | None:
-    """A profile that says what a PNG's gAMA and cHRM say (PNG, third edition), unless they only say sRGB."""
-    gamma, places = image.info.get("gamma"), image.info.get("chromaticity")
-    if "srgb" in image.info or not isinstance(gamma, float) or not 0.05 < gamma < 5:
-        return None
-    curve = SRGB_CURVE if abs(gamma - PNG_SRGB_GAMMA) < PNG_GAMMA_TOLERANCE else _gamma(1 / gamma)
-    columns = KNOWN[1][1].columns
-    if places is not None:
-        try:
-            white, *primaries = zip(places[::2], places[1::2], strict=True)
-            columns = _columns(tuple(primaries), white)
-        except (ValueError, ArithmeticError, np.linalg.LinAlgError):
-            return None
-    space = ColourSpace(columns, (curve,) * 3)
-    if image.mode in ("1", "L", "LA", "I", "I;16"):
-        space = space.as_grey()
-    return None if space.is_like(KNOWN[7 if space.greyscale else 1][1]) else build_profile(space, "PNG")
-
-
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """Samples of a profile -> sRGB's, in mode RGB, or L if that was the mode. Raises ProfileError."""
     target, mode = (known_profile(7), "L") if image.mode == "L" else (known_profile(1), "RGB")
@@ -204,7 +195,19 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     return converted
 
 
-def _parse_tags(profile: bytes) -> dict[bytes, bytes]:
+def from_srgb(colour: tuple[int, ...], profile: bytes) -> tuple[int, ...]:
+    """Three samples of sRGB, 0 to 255 -> one or three of a profile of grey or RGB that `parse_profile` reads."""
+    mode = "L" if parse_profile(profile).greyscale else "RGB"
+    source, goal = (ImageCms.ImageCmsProfile(io.BytesIO(data)) for data in (known_profile(1), profile))
+    converted = ImageCms.profileToProfile(
+        Image.fromarray(np.array([[colour]], np.uint8)), source, goal, outputMode=mode
+    )
+    assert converted is not None
+    return tuple(np.asarray(converted).ravel().tolist())
+
+
+def parse_tags(profile: bytes) -> dict[bytes, bytes]:
+    """What is under each tag of a profile. Raises ProfileError where its table is damaged."""
     if len(profile) < HEADER_BYTES + 4 or profile[36:40] != b"acsp":
         raise ProfileError("is not an ICC profile")
     count = int.from_bytes(profile[HEADER_BYTES : HEADER_BYTES + 4], "big")

@@ -7,11 +7,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from latentzip.errors import ImageError
+from latentzip.images.claims import look, profile_of
+from latentzip.images.loading import load
 from latentzip.images.metadata import take_exif, take_xmp, upright
 from latentzip.images.picture import ALPHA_KEPT, Metadata, MetadataWish, Picture, Pixels
-from latentzip.images.profiles import profile_of_png
-from latentzip.images.samples import DEEP_KEPT_AS_8, is_deep, to_colours, to_eight_bits
-from latentzip.images.transparency import split_alpha
+from latentzip.images.png import without_texts
+from latentzip.images.samples import resolve_palette, to_colours, to_eight_bits, to_full_range
+from latentzip.images.transparency import settle, split_alpha
 from latentzip.tiling import MAX_PIXELS
 
 # Files whose further frames are not further pictures: depth maps and previews behind a phone's JPEG; layers, of which
@@ -46,7 +48,8 @@ def read_image(
     """
     label = name or ("the picture" if isinstance(source, bytes) else str(source))
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+        data = source.read_bytes() if isinstance(source, Path) else source
+        with Image.open(io.BytesIO(without_texts(data, label))) as file:
             if file.format in PROGRAMS:
                 raise ImageError(f"{label}: {file.format} is a program that draws, not a picture: render it as PNG")
             if file.width * file.height > max_pixels:
@@ -88,25 +91,33 @@ def take_image(
     XMP; "none" converts colours to sRGB. `remarks` say what else was converted. Raises ImageError, and what Pillow
     raises for damaged files.
     """
-    remarks = [DEEP_KEPT_AS_8] if is_deep(image) else []
-    image.load()
-    profile = image.info.get("icc_profile") or profile_of_png(image)
-    exif, xmp = (take_exif(image), take_xmp(image)) if metadata == "all" else (None, None)
-    image, legible = upright(image)
-    if not legible:
-        remarks.append("its Exif data is damaged and was passed over")
     try:
-        image, remark = to_eight_bits(image)
+        said = look(image)
+        remarks = [f"{said.depth}-bit samples kept as 8-bit"] if said.depth > 8 else []
+        mended = load(image)
+        profile, remark = profile_of(image, said)
         remarks += [remark] if remark else []
-        image, alpha_plane = split_alpha(image, alpha)
+        exif, xmp = (take_exif(image), take_xmp(image)) if metadata == "all" else (None, None)
+        image, legible = upright(mended)
+        if not legible:
+            remarks.append("its Exif data is damaged and was passed over")
+        image, remark = to_eight_bits(image)
+        remarks += [remark] if remark and said.depth <= 8 else []
+        image, remark = resolve_palette(image, profile)
+        remarks += [remark] if remark else []
+        image, plane = split_alpha(image)
+        if said.points and not said.points.full_range:
+            image = to_full_range(image)
         image, profile, remark = to_colours(image, profile, metadata)
         remarks += [remark] if remark else []
+        if plane is not None:
+            image, profile, plane = settle(image, plane, profile, alpha)
     except ImageError as error:
         raise ImageError(f"{label}: {error}") from None
     return Picture(
         pixels=_to_array(image),
         greyscale=image.mode == "L",
-        alpha=None if alpha_plane is None else np.array(alpha_plane),
+        alpha=None if plane is None else np.array(plane),
         metadata=Metadata(profile, exif, xmp),
         remarks=tuple(dict.fromkeys(remarks)),
     )

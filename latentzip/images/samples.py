@@ -7,10 +7,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from latentzip.errors import ImageError
+from latentzip.images.codepoints import check_dynamic_range, transfer_of
 from latentzip.images.picture import MetadataWish
 from latentzip.images.profiles import (
     GREY_SPACE,
     RGB_SPACE,
+    SRGB_CURVE,
     SRGB_NUMBERS,
     ProfileError,
     TablesError,
@@ -26,11 +28,6 @@ DEEP_KEPT_AS_8 = "16-bit samples kept as 8-bit"
 FLOAT_SLACK = 0.1
 OTHER_COLOURS = ("CMYK", "LAB", "YCbCr", "HSV", "RGBX")
 LARGEST_PROFILE = 2**20
-
-
-def is_deep(image: Image.Image) -> bool:
-    """Whether a file that is not loaded yet has 16-bit samples that Pillow will read as 8-bit ones."""
-    return any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
 
 
 def to_eight_bits(image: Image.Image) -> tuple[Image.Image, str | None]:
@@ -66,18 +63,30 @@ def to_eight_bits(image: Image.Image) -> tuple[Image.Image, str | None]:
     return image, None
 
 
+def resolve_palette(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str | None]:
+    """A picture without a palette, with its transparency if it has one, and what was done for it."""
+    if image.mode not in ("P", "PA"):
+        return image, None
+    colours = "L" if profile is None and _is_grey(image) else "RGB"
+    return image.convert(colours + "A" if image.has_transparency_data else colours), "palette resolved"
+
+
+def to_full_range(image: Image.Image) -> Image.Image:
+    """L or RGB of narrow range, from 16 (black) to 235 (white) as in video -> from 0 to 255."""
+    levels = np.rint((np.arange(256) - 16) * 255 / 219).clip(0, 255)
+    return image.point(levels.astype(int).tolist() * len(image.getbands()))
+
+
 def to_colours(
     image: Image.Image, profile: bytes | None, wish: MetadataWish
 ) -> tuple[Image.Image, bytes | None, str | None]:
     """An opaque picture of at most 8 bits -> mode L or RGB, the profile that says what these mean, and what was done.
 
-    Without a profile the samples are, or are taken for, sRGB. Raises ImageError for a mode of another kind.
+    Without a profile the samples are, or are taken for, sRGB. Raises ImageError for a mode of another kind and for HDR.
     """
     done = None
     if image.mode == "1":
         image, profile, done = image.convert("L"), None, "1-bit kept as greyscale"
-    elif image.mode == "P":
-        image, done = image.convert("L" if profile is None and _is_grey(image) else "RGB"), "palette resolved"
     if image.mode in OTHER_COLOURS:
         return _other_colours(image, profile)
     if image.mode not in ("L", "RGB"):
@@ -104,21 +113,25 @@ def _with_profile(
         if samples == RGB_SPACE and image.mode == "L":
             raise
         return to_srgb(image, profile), None, "colours converted to sRGB (the profile has tables)"
-    as_it_is = wish == "all"
+    check_dynamic_range(transfer_of(profile))
+    as_it_is, done = wish == "all", None
     if image.mode == "L" and not space.greyscale:
         space, as_it_is = space.as_grey(), False
         profile = build_profile(space, "grey")
+    if space.linear and not as_it_is:  # the networks know no such darks, and 8 bits have too few levels for them
+        image, space, done = _to_srgb_curve(image), space.with_curve(SRGB_CURVE), "linear light kept with sRGB's curve"
+        profile = build_profile(space, "linear before")
     number = recognise(profile)
     if wish == "none":
         plain = number in SRGB_NUMBERS
-        return (image, None, None) if plain else (to_srgb(image, profile), None, "colours converted to sRGB")
+        return (image, None, done) if plain else (to_srgb(image, profile), None, "colours converted to sRGB")
     if len(profile) > LARGEST_PROFILE:
         return to_srgb(image, profile), None, "colours converted to sRGB (the profile is too large)"
     if not as_it_is:
         profile = (
             build_profile(space, "grey" if space.greyscale else "RGB") if number is None else known_profile(number)
         )
-    return image, profile, None
+    return image, profile, done
 
 
 def _other_colours(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes | None, str]:
@@ -139,6 +152,13 @@ def _lab_to_srgb(image: Image.Image) -> Image.Image:
     )
     assert converted is not None
     return converted
+
+
+def _to_srgb_curve(image: Image.Image) -> Image.Image:
+    """Samples that are linear in light -> with sRGB's curve (IEC 61966-2-1)."""
+    light = np.arange(256) / 255
+    levels = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return image.point(np.rint(levels * 255).astype(int).tolist() * len(image.getbands()))
 
 
 def _from_sixteen(samples: NDArray[Any]) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from PIL import Image, ImageColor
 
 from latentzip.errors import FormatError, UsageError
 from latentzip.images.picture import ALPHA_KEPT
+from latentzip.images.profiles import build_profile, from_srgb, parse_profile
 
 Plane = NDArray[np.uint8]
 ALPHA_DROPPED = "drop"
@@ -28,23 +29,10 @@ def check_alpha_wish(wish: str) -> None:
             raise UsageError(f"--alpha {wish}: give keep, drop, or a colour, as white or #ff8800") from None
 
 
-def split_alpha(image: Image.Image, wish: str) -> tuple[Image.Image, Image.Image | None]:
-    """A picture, of any mode that Pillow knows -> its colours, and its alpha (mode L), or None where it is opaque.
-
-    `wish`: "keep", "drop" or a colour to put the picture on. Colours of fully transparent pixels that are kept are
-    replaced by what costs least, see `fill_hidden`.
-    """
+def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """A picture without a palette -> its colours, and its alpha (mode L), or None where it is opaque."""
     if not image.has_transparency_data:
         return image, None
-    image, alpha = _apart(image)
-    if wish == ALPHA_DROPPED or alpha.getextrema() == (255, 255):
-        return image, None
-    if wish != ALPHA_KEPT:
-        return flatten(image, alpha, wish), None
-    return fill_hidden(image, alpha), alpha
-
-
-def _apart(image: Image.Image) -> tuple[Image.Image, Image.Image]:
     clear = image.info.get("transparency")
     if image.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:  # of a picture that had 16 bits
         image = image.copy()
@@ -58,14 +46,33 @@ def _apart(image: Image.Image) -> tuple[Image.Image, Image.Image]:
     alpha = image.getchannel("A")
     colours = image.getchannel("L") if image.mode == "LA" else image.convert("RGB")
     colours.info.pop("transparency", None)
-    return colours, alpha
+    return colours, None if alpha.getextrema() == (255, 255) else alpha
 
 
-def flatten(image: Image.Image, alpha: Image.Image, colour: str) -> Image.Image:
-    """Colours (L or RGB) and alpha (L) -> the picture on a background, in RGB unless all of it is grey."""
-    background = ImageColor.getrgb(colour)[:3]
-    if len(set(background)) > 1:
+def settle(
+    image: Image.Image, alpha: Image.Image, profile: bytes | None, wish: str
+) -> tuple[Image.Image, bytes | None, Image.Image | None]:
+    """Colours (L or RGB), alpha, and the profile of the colours (None: sRGB) -> the same, as somebody wishes it.
+
+    `wish`: "keep", "drop" or a colour to put the picture on. Colours of fully transparent pixels that are kept are
+    replaced by what costs least, see `fill_hidden`.
+    """
+    if wish == ALPHA_KEPT:
+        return fill_hidden(image, alpha), profile, alpha
+    if wish == ALPHA_DROPPED:
+        return image, profile, None
+    background: tuple[int, ...] = ImageColor.getrgb(wish)[:3]
+    if image.mode == "L" and len(set(background)) > 1:
         image = image.convert("RGB")
+        if profile is not None:
+            profile = build_profile(parse_profile(profile).as_rgb(), "grey as RGB")
+    if profile is not None:
+        background = from_srgb(background, profile)
+    return flatten(image, alpha, background), profile, None
+
+
+def flatten(image: Image.Image, alpha: Image.Image, background: tuple[int, ...]) -> Image.Image:
+    """Colours (L or RGB) and alpha (L) -> the picture on a background, of one sample or three of the picture's own."""
     paper = Image.new(image.mode, image.size, background if image.mode == "RGB" else background[0])
     paper.paste(image, None, alpha)
     return paper

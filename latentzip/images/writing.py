@@ -35,7 +35,7 @@ WITH_16_BITS = ("PNG", "TIFF")
 WITHOUT_ALPHA = ("JPEG", "BMP", "PPM")
 WITHOUT_METADATA = ("JPEG2000", "BMP", "PPM")
 WITHOUT_GREY = ("WEBP", "AVIF")
-BACKGROUND = "white"
+WHITE = (255, 255, 255)  # in whatever colours: it is the brightest that matrix and curves give
 
 
 def format_of(path: Path) -> str:
@@ -96,9 +96,9 @@ def _fit(picture: Picture, image_format: str) -> Picture:
     remarks = [*picture.remarks, *remarks]
     pixels, alpha, greyscale = picture.pixels, picture.alpha, picture.greyscale
     if alpha is not None and image_format in WITHOUT_ALPHA:
-        flat = flatten(_to_bare_image(replace(picture, alpha=None)), Image.fromarray(alpha), BACKGROUND)
+        flat = flatten(_to_bare_image(replace(picture, alpha=None)), Image.fromarray(alpha), WHITE)
         pixels, alpha = np.array(flat.convert("RGB")), None
-        remarks.append(f"transparency put on {BACKGROUND}: {image_format} has none")
+        remarks.append(f"transparency put on white: {image_format} has none")
     if image_format in WITHOUT_METADATA:
         if metadata.profile is not None:
             bare = _to_bare_image(replace(picture, pixels=pixels, alpha=None))
