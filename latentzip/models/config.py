@@ -44,6 +44,7 @@ BOUNDS = {
     "decoder_blocks": (0, MOST_BLOCKS),
     "detail_width": (0, MOST_WIDTH),
     "detail_blocks": (0, MOST_BLOCKS),
+    "noise_planes": (0, MOST_WIDTH),
     "lambdas": (1e-9, 1e3),
     "prior_groups": (1, MOST_CHANNELS),
     "hyper_channels": (1, MOST_CHANNELS),
