@@ -106,7 +106,7 @@ def take_image(
         image, remark = resolve_palette(image, profile)
         remarks += [remark] if remark else []
         image, plane = split_alpha(image)
-        if said.points and not said.points.full_range:
+        if said.points and not said.points.full_range and image.mode in ("L", "RGB"):
             image = to_full_range(image)
         image, profile, remark = to_colours(image, profile, metadata)
         remarks += [remark] if remark else []
