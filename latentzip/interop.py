@@ -18,8 +18,9 @@ def load_latents(path: str | PathLike[str], model: str | None = None) -> Tensor:
     """The latent that a .lz file holds, without running a network.
 
     KL models: (1, C, h, w) float16. Of public models it is what diffusion models see, z = (mean - shift) * scaling
-    with the model's scaling and shift, so that mean = z / scaling + shift; files of `encode --coding fp16` give it to
-    the bit as it was encoded. VQ models: the grid of indices (1, S, h, w) int64, one channel for each stage; 0 ends
+    with the model's scaling and shift, so that mean = z / scaling + shift, or with statistics of each channel
+    z = (mean - latents_mean) * scaling / latents_std; files of `encode --coding fp16` give it to the bit as it was
+    encoded. VQ models: the grid of indices (1, S, h, w) int64, one channel for each stage; 0 ends
     a position of models with a prior of indices, and what follows is 0.
 
     model: the weights that encoded it, where neither built in nor in the cache. Raises LatentzipError.

@@ -61,26 +61,7 @@ WRONG: list[Any] = [
     *([1e30], [float("nan")], [10**400], [2**31] * 3, [1] * 5000),
 ]
 # Right for some fields, and wrong for others.
-STRANGE: list[Any] = [
-    0,
-    -1,
-    1,
-    1.5,
-    True,
-    False,
-    [],
-    [0],
-    [-1],
-    [1.5],
-    [0, 0],
-    [1, 1],
-    7,
-    33,
-    300,
-    1000,
-    4096,
-    [4096, 9],
-]
+STRANGE: list[Any] = [0, 1e-300, -1, 1, 1.5, True, [], [-1], [1, 1], 7, 300, [4096, 9]]
 
 
 def refusal(make: Callable[[Any], object], of: Any) -> str | None:
@@ -339,7 +320,7 @@ def test_mutated_pickles_end_in_one_kind_of_error(tmp_path: Path, zipped: bool) 
     rng = random.Random(0)
     path = tmp_path / "model.ckpt"
     refused = 0
-    for _ in range(400):
+    for _ in range(250):
         data = bytearray(good)
         for _ in range(rng.randint(1, 8)):
             data[rng.randrange(len(data))] = rng.choice([0, 1, 255, rng.randrange(256), *b"Rcbq.}("])
@@ -347,7 +328,7 @@ def test_mutated_pickles_end_in_one_kind_of_error(tmp_path: Path, zipped: bool) 
         said = refusal(read_state, path)
         refused += said is not None
         assert said is None or (said.startswith(f"{path}: ") and "weights_only" not in said)
-    assert refused > 100
+    assert refused > 60
 
 
 def harmful_files() -> dict[str, bytes]:

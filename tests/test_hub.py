@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -24,8 +25,8 @@ from latentzip.models.tiny import TinyConfig
 from latentzip.zoo.hub import PUBLIC_MODELS, find_public
 from latentzip.zoo.loading import load_encoder, make_decoder, make_encoder
 
-REPOSITORY = "madebyollin/taesdxl"  # of the models whose commit is not known to us: any will do for a stand-in
-COMMIT = "c" * 40
+REPOSITORY = "madebyollin/taesdxl"  # any will do for a stand-in
+COMMIT = "b20258aaef75ef61e659c1e0f14f251cf0ad153e"
 CONFIG = {
     "_class_name": "AutoencoderTiny",
     "latent_channels": 4,
@@ -145,9 +146,8 @@ def fill_cache(home: Path, files: dict[str, bytes]) -> Path:
     """A repository as it lies in the cache after a download; returns the snapshot's folder."""
     folder = home / "hub" / ("models--" + REPOSITORY.replace("/", "--"))
     snapshot = folder / "snapshots" / COMMIT
-    for place in (folder / "blobs", folder / "refs", snapshot):
+    for place in (folder / "blobs", snapshot):
         place.mkdir(parents=True)
-    (folder / "refs" / "main").write_text(COMMIT)
     for name, data in files.items():
         blob = folder / "blobs" / etag_of(name, data)
         blob.write_bytes(data)
@@ -283,6 +283,14 @@ def test_all_that_was_promised_is_known() -> None:
         assert model is not None
         assert find_public(model.repository) is model
     assert len({model.name for model in PUBLIC_MODELS}) == len(PUBLIC_MODELS)
+
+
+def test_names_stand_for_one_commit_or_say_that_they_do_not(cli: Callable[..., Result]) -> None:
+    """Of one repository no commit is known to us. A file that other weights made is refused by its fingerprint."""
+    moving = {model.name for model in PUBLIC_MODELS if not re.fullmatch("[0-9a-f]{40}", model.revision)}
+    assert moving == {"vq-f4"}
+    lines = cli("models", "list").out.splitlines()
+    assert [line.split()[0] for line in lines if "follows main" in line] == ["vq-f4"]
 
 
 def test_latents_for_other_programs(tmp_path: Path, tiny_weights: dict[str, Path]) -> None:

@@ -10,8 +10,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from latentzip.errors import ModelError
+from latentzip.models.autoencoder import Autoencoder
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.families import config_to_json
+from latentzip.training.data import Pictures
+from latentzip.training.settings import TrainSettings
+from latentzip.training.start import start
 from latentzip.zoo.checkpoints import (
     FINGERPRINT_BYTES,
     fingerprint,
@@ -77,6 +81,15 @@ def test_tensors_that_do_not_fit_are_refused_by_name(tmp_path: Path, what: str) 
             load()
         assert str(caught.value).startswith(f"{path}: ")
         assert name in str(caught.value)
+
+
+def test_a_training_starts_from_nothing_that_does_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "spoiled.safetensors"
+    tensors = tiny_model(TINY_KL).state_dict()
+    tensors["analysis.layers.0.bias"] = with_one(tensors["analysis.layers.0.bias"], float("nan"))
+    write_unchecked(path, TINY_KL, tensors)
+    with pytest.raises(ModelError, match=r"not finite in analysis\.layers\.0\.bias"):
+        start(Autoencoder(TINY_KL), Pictures(), TrainSettings(max_steps=1, init=str(path)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])

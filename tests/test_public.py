@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from latentzip import load_latents
 from latentzip.codec import analyse, decode_image, write_latent
 from latentzip.container import parse
 from latentzip.errors import ModelError
@@ -24,6 +25,7 @@ from latentzip.models.families import config_from_json, config_to_json, make_dec
 from latentzip.models.ldm import LdmConfig
 from latentzip.models.pictures import to_tensor
 from latentzip.models.tiny import TinyConfig
+from latentzip.zoo.checkpoints import save_as_is
 from latentzip.zoo.loading import load_decoder, load_encoder, locate
 from latentzip.zoo.public import config_of_diffusers, read_public
 
@@ -243,6 +245,174 @@ def test_compvis_checkpoints_are_the_same_models(tmp_path: Path, kind: str, vq: 
         {**{f"first_stage_model.{k}": t.contiguous() for k, t in state.items()}, "model.x": torch.ones(1)}, inside
     )
     assert read_public(inside)[1].keys() == tensors.keys()
+
+
+# What diffusers' pipelines do with an AutoencoderKL's latents, by its config: SDXL's and its like where there are
+# statistics of each channel (pipeline_stable_diffusion_xl_img2img.py, prepare_latents; the same backwards in __call__),
+# FLUX's and SD3's where there is a shift (pipeline_flux_img2img.py, _encode_vae_image), else Stable Diffusion's.
+STATISTICS = {"latents_mean": [0.5, -1.25, 3.0, 0.0], "latents_std": [2.0, 0.75, 5.5, 1.0]}
+PIPELINES: dict[str, tuple[dict[str, object], bool]] = {
+    "scaling": ({"scaling_factor": 0.18215}, False),
+    "shift": ({"scaling_factor": 0.3611, "shift_factor": 0.1159}, False),
+    "statistics": ({"scaling_factor": 0.5, **STATISTICS}, True),
+    "statistics alone": ({"scaling_factor": 1.0, **STATISTICS}, True),
+    "statistics, no shift": ({"scaling_factor": 0.5, "shift_factor": 0.0, **STATISTICS}, True),
+    "a mean alone counts for nothing": ({"scaling_factor": 0.5, "latents_mean": STATISTICS["latents_mean"]}, False),
+    "a deviation alone too": ({"scaling_factor": 0.5, "latents_std": STATISTICS["latents_std"]}, False),
+}
+
+
+def to_pipeline(vae: AutoencoderKL, mean: Tensor) -> Tensor:
+    config = vae.config
+    if config.latents_mean is not None and config.latents_std is not None:
+        latents_mean = torch.tensor(config.latents_mean).view(1, 4, 1, 1)
+        return (mean - latents_mean) * config.scaling_factor / torch.tensor(config.latents_std).view(1, 4, 1, 1)
+    return (mean - (config.shift_factor or 0.0)) * config.scaling_factor
+
+
+def from_pipeline(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    config = vae.config
+    if config.latents_mean is not None and config.latents_std is not None:
+        latents_mean = torch.tensor(config.latents_mean).view(1, 4, 1, 1)
+        return latents * torch.tensor(config.latents_std).view(1, 4, 1, 1) / config.scaling_factor + latents_mean
+    return latents / config.scaling_factor + (config.shift_factor or 0.0)
+
+
+THIN = {**SD, "block_out_channels": [8, 8, 8], "norm_num_groups": 4, "layers_per_block": 1}
+
+
+@pytest.mark.parametrize("kind", PIPELINES)
+@torch.no_grad()
+def test_latents_are_what_pipelines_feed_their_models(tmp_path: Path, kind: str) -> None:
+    """From the file, from a converted model too, and painted as the pipeline paints them."""
+    changes, has_statistics = PIPELINES[kind]
+    theirs = AutoencoderKL(**{**THIN, "latent_channels": 4, **changes})
+    folder = folder_of(theirs, tmp_path / "vae")
+    config, tensors = read_public(Path(folder))
+    assert bool(config.latents_mean) == has_statistics
+    save_as_is(tmp_path / "converted.safetensors", config, tensors, {}, overwrite=False)
+    picture = noise_picture(24, 16)
+    x = to_tensor(picture.pixels, 4)
+    moments = theirs.encode(x).latent_dist
+    wanted = to_pipeline(theirs, moments.mode())
+    for source in (folder, str(tmp_path / "converted.safetensors")):
+        encoder, decoder = load_encoder(source, CPU), load_decoder(locate(source), CPU)
+        path = tmp_path / "a.lz"
+        path.write_bytes(write_latent(analyse(picture, encoder), encoder, 0, coding="fp16"))
+        latents = load_latents(path, source)
+        assert torch.allclose(latents.float(), wanted, rtol=2**-10, atol=1e-4)  # half precision's rounding
+        mean, log_variance = encoder.encoder(x).chunk(2, dim=1)
+        assert close(mean, wanted)
+        deviation = to_pipeline(theirs, moments.mode() + moments.std) - wanted
+        assert torch.allclose((log_variance / 2).exp(), deviation, rtol=1e-3, atol=1e-5)
+        assert close(decoder.decoder(wanted, torch.ones(1)), theirs.decode(from_pipeline(theirs, wanted)).sample)
+
+
+def test_other_statistics_are_another_latent_space(tmp_path: Path) -> None:
+    """Those without keep the fingerprint that they had before there were any."""
+    folder = Path(folder_of(AutoencoderKL(**{**THIN, **STATISTICS}), tmp_path))
+    fields = json.loads((folder / "config.json").read_text())
+    prints = []
+    for changes in ({}, {"latents_std": [2.0, 0.75, 5.5, 1.5]}, {"latents_mean": None}):
+        (folder / "config.json").write_text(json.dumps({**fields, **changes}))
+        prints.append(load_encoder(str(folder), CPU).latent_fingerprint)
+    assert len(set(prints)) == 3
+
+
+def sharded(folder: Path, index: str, suffix: str = "safetensors") -> Path:
+    """The only file of a folder's weights in two, with an index as diffusers names it."""
+    whole = folder / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(whole)
+    whole.unlink()
+    places = {}
+    for number, keys in enumerate((sorted(tensors)[::2], sorted(tensors)[1::2]), 1):
+        name = f"diffusion_pytorch_model-{number:05}-of-00002.{suffix}"
+        part = {key: tensors[key] for key in keys}
+        save_file(part, folder / name) if suffix == "safetensors" else torch.save(part, folder / name)
+        places |= dict.fromkeys(keys, name)
+    (folder / index).write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    return folder / index
+
+
+STEM = "diffusion_pytorch_model"
+
+
+@pytest.mark.parametrize(
+    ("index", "suffix"),
+    [
+        (f"{STEM}.safetensors.index.json", "safetensors"),
+        (f"{STEM}.safetensors.index.fp16.json", "safetensors"),
+        (f"{STEM}.bin.index.json", "bin"),
+    ],
+)
+def test_shards_are_put_together(tmp_path: Path, index: str, suffix: str) -> None:
+    theirs = AutoencoderKL(**THIN)
+    folder = Path(folder_of(theirs, tmp_path))
+    sharded(folder, index, suffix)
+    check_kl(theirs, str(folder))
+
+
+@pytest.mark.parametrize("how", ["missing", "outside", "strange key", "no map", "wrong map"])
+def test_shards_that_do_not_fit_are_refused(tmp_path: Path, how: str) -> None:
+    folder = Path(folder_of(AutoencoderKL(**THIN), tmp_path / "vae"))
+    path = sharded(folder, f"{STEM}.safetensors.index.json")
+    index = json.loads(path.read_text())
+    places = index["weight_map"]
+    if how == "missing":
+        (folder / f"{STEM}-00001-of-00002.safetensors").unlink()
+    elif how == "outside":
+        (folder / f"{STEM}-00001-of-00002.safetensors").rename(tmp_path / "x.safetensors")
+        index["weight_map"] = {k: "../x.safetensors" if "00001" in name else name for k, name in places.items()}
+    elif how == "strange key":
+        places["encoder.surprise"] = next(iter(places.values()))
+    elif how == "no map":
+        index = [1]
+    else:
+        index["weight_map"] = {key: [name] for key, name in places.items()}
+    path.write_text(json.dumps(index))
+    with pytest.raises(ModelError) as caught:
+        load_encoder(str(folder), CPU)
+    assert str(caught.value).startswith(str(folder))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{STEM}.bf16.safetensors"],
+        [f"{STEM}.fp16.safetensors", f"{STEM}.bf16.safetensors"],
+        [f"{STEM}.safetensors", f"{STEM}.fp16.safetensors"],
+        [f"{STEM}.bf16.safetensors", f"{STEM}.bin"],
+        [f"{STEM}.bf16.bin"],
+    ],
+    ids="+".join,
+)
+def test_weights_of_every_precision_are_found_the_best_first(tmp_path: Path, names: list[str]) -> None:
+    """Safetensors before pickles, which are read where there is nothing else; another variant is another model."""
+    folder = Path(folder_of(AutoencoderKL(**THIN), tmp_path))
+    whole = folder / f"{STEM}.safetensors"
+    tensors = load_file(whole)
+    whole.unlink()
+    for number, name in enumerate([*names, f"{STEM}.non_ema.safetensors"]):
+        dtype = torch.bfloat16 if "bf16" in name else torch.float16 if "fp16" in name else torch.float32
+        part = {key: (tensor + number).to(dtype) for key, tensor in tensors.items()}
+        torch.save(part, folder / name) if name.endswith("bin") else save_file(part, folder / name)
+    found = read_public(folder)[1]["encoder.conv_in.weight"]
+    dtype = torch.bfloat16 if "bf16" in names[0] else torch.float16 if "fp16" in names[0] else torch.float32
+    assert torch.equal(found, tensors["encoder.conv_in.weight"].to(dtype))
+
+
+def test_bfloat16_is_converted_and_codes(cli: Callable[..., Result], tmp_path: Path) -> None:
+    """As FLUX's weights are stored."""
+    folder = Path(folder_of(AutoencoderKL(**THIN).to(torch.bfloat16), tmp_path / "vae"))
+    converted = tmp_path / "flux.safetensors"
+    Image.fromarray(noise_picture(24, 16).pixels).save(tmp_path / "a.png")
+    assert cli("models", "convert", folder, "-o", converted).code == 0
+    assert load_file(converted)["encoder.conv_in.weight"].dtype == torch.bfloat16
+    for model in (folder, converted):
+        lz = tmp_path / f"{model.stem}.lz"
+        assert cli("encode", tmp_path / "a.png", "-m", model, "--coding", "fp16", "-o", lz).code == 0
+        assert cli("decode", lz, "-m", converted, "-o", lz.with_suffix(".png")).code == 0
+    assert (tmp_path / "vae.png").read_bytes() == (tmp_path / "flux.png").read_bytes()
 
 
 def test_older_names_of_diffusers_fit(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import typer
 from latentzip.cli.console import Record, human_size, inform
 from latentzip.cli.options import Force, Json, Quiet
 from latentzip.errors import ModelError
-from latentzip.zoo.hub import ARCHIVES, PUBLIC_MODELS, PublicModel, cached, cached_bytes, find_public, pull
+from latentzip.zoo.hub import ARCHIVES, MOVING, PUBLIC_MODELS, PublicModel, cached, cached_bytes, find_public, pull
 from latentzip.zoo.registry import ModelEntry, built_in
 
 app = typer.Typer(help="The models that are here, and public ones that can be.", no_args_is_help=True)
@@ -37,7 +37,9 @@ def list_models(as_json: Json = False) -> None:
     for model in PUBLIC_MODELS:
         state = human_size(cached_bytes(model)) if cached(model) else "-"
         what = f"{model.regularizer.upper()}, factor {model.factor}, {model.channels} channels; {model.repository}"
-        print(f"  {model.name:18} {state:>9}  {model.license:20} {what}{' (gated)' if model.gated else ''}")
+        marks = [mark for mark, holds in (("gated", model.gated), ("follows main", model.revision == MOVING)) if holds]
+        note = f" ({', '.join(marks)})" if marks else ""
+        print(f"  {model.name:18} {state:>9}  {model.license:20} {what}{note}")
     print("\nPublished as archives: fetch and unpack them, then `latentzip models convert CKPT -o FILE`:")
     for archive in ARCHIVES:
         what = f"{archive.regularizer.upper()}, factor {archive.factor}, {archive.channels} channels"

@@ -21,8 +21,7 @@ from latentzip.training.data import Pictures, batch_at
 from latentzip.training.growth import can_widen, widen
 from latentzip.training.settings import TrainSettings
 from latentzip.training.silence import listening, revive
-from latentzip.zoo.checkpoints import read_config, read_tensors
-from latentzip.zoo.loading import locate
+from latentzip.zoo.loading import load_autoencoder, locate
 
 PCA, RANDOM = "pca", "random"
 PATCHES = 30_000
@@ -44,11 +43,10 @@ def start(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> st
     taken: dict[str, Tensor] = {}
     if init != PCA:
         path = locate(init)
-        config = read_config(path)
-        wanted = model.state_dict()
-        given = {n: t.float() for n, t in read_tensors(path, ["encoder", "analysis", "latent", "decoder"]).items()}
-        if isinstance(config, AutoencoderConfig) and config.learns_prior:
-            given = _for_its_latent(given, config, model, pictures, settings)
+        before = load_autoencoder(init, torch.device("cpu"))
+        wanted, given = model.state_dict(), before.state_dict()
+        if before.config.learns_prior:
+            given = _for_its_latent(given, before.config, model, pictures, settings)
         taken = {name: t for name, t in given.items() if name in wanted and wanted[name].shape == t.shape}
         if not taken:
             raise TrainingError(f"{path}: none of its tensors fits the model to be trained: choose another --init")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from latentzip.errors import ModelError
 
+MOVING = "main"  # what it names today may be other weights tomorrow
 DIFFUSERS = ("config.json", "diffusion_pytorch_model.safetensors")
 
 
@@ -32,7 +33,7 @@ class PublicModel:
     @property
     def revision(self) -> str:
         """The commit that is pulled, where one is known to us: so that a name always means the same weights."""
-        return _COMMITS.get(self.repository, "main")
+        return _COMMITS.get(self.repository, MOVING)
 
 
 _COMMITS = {
@@ -43,6 +44,10 @@ _COMMITS = {
     "stabilityai/stable-diffusion-3-medium-diffusers": "ea42f8cef0f178587cf766dc8129abd379c90671",
     "black-forest-labs/FLUX.1-schnell": "741f7c3ce8b383c54771c7003378a50191e9efe9",
     "madebyollin/taesd": "614f76814bbe30edbe2e627ace1c2234c81a2c0e",
+    "madebyollin/taesdxl": "b20258aaef75ef61e659c1e0f14f251cf0ad153e",
+    "madebyollin/taesd3": "d58dcaccd2b36fcb7a6b9e93c1cc507acab5a778",
+    "madebyollin/taef1": "b1b2d00e9e440cfbf3dedb34266864da86016ceb",
+    "madebyollin/taef2": "bd244ebfe4398c84fbf312a2f1c868c676b500e3",
 }
 
 

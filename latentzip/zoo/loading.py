@@ -90,8 +90,12 @@ def load_decoder(path: Path, device: torch.device) -> LoadedDecoder:
 def load_autoencoder(source: str | None, device: torch.device) -> Autoencoder:
     """All of a model of ours in float32, its prior not exact: to follow gradients, not to code. Raises ModelError."""
     parts = _load_parts(locate(source), ["encoder", "analysis", "latent", "decoder"])
+    try:
+        config = trainable(parts.config)
+    except ModelError as error:
+        raise ModelError(f"{parts.path}: {error}") from None
     with torch.device("meta"):
-        model = Autoencoder(trainable(parts.config))
+        model = Autoencoder(config)
     parts.fill(model, "")
     return model.to(device)
 
