@@ -106,22 +106,20 @@ def check_output(path: Path, *, overwrite: bool, make_folders: bool = False) -> 
     """
     if path == STREAM:
         return _check_stdout()
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike pathlib's, these raise nothing where a folder above is closed
         raise OutputError(f"{path}: is a folder: name a file")
     if _is_stream(path):
         return None
-    if path.is_symlink():
+    if os.path.islink(path):
         raise OutputError(f"{path}: is a symbolic link, which is not followed: name the file itself")
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise OutputError(f"{path}: is no ordinary file: name another")
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         raise OutputError(f"{path}: already exists: use --force to overwrite it")
-    folder = path.parent
-    while make_folders and not os.path.lexists(folder):
-        folder = folder.parent
-    if not folder.exists():
+    folder = nearest_folder(path.parent) if make_folders else path.parent
+    if not os.path.exists(folder):
         raise OutputError(f"{path}: the folder {folder} does not exist: create it first")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise OutputError(f"{path}: {folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: the folder {folder} is not writable: choose another place with -o")
@@ -171,10 +169,16 @@ def _rename_to_new(part: Path, path: Path) -> None:
         os.replace(part, path)
 
 
-def ignores_case(folder: Path) -> bool:
-    """Whether a folder, or the nearest one above it that exists, takes `A` and `a` for one name. Tried with a file."""
+def nearest_folder(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
     while not os.path.lexists(folder):
         folder = folder.parent
+    return folder
+
+
+def ignores_case(folder: Path) -> bool:
+    """Whether a folder, or the nearest one above it that exists, takes `A` and `a` for one name. Tried with a file."""
+    folder = nearest_folder(folder)
     try:
         with own_file(folder) as (probe, _):
             return probe.with_name(probe.name.upper()).exists()

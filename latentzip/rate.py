@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
-from latentzip.errors import LatentzipError
+from latentzip.errors import LatentzipError, UsageError
 
 UNITS = {"": 1, "b": 1}
 UNITS |= {f"{letter}b": 1000**power for power, letter in enumerate("kmg", 1)}
@@ -11,11 +11,12 @@ UNITS |= {f"{letter}{end}": 1024**power for power, letter in enumerate("kmg", 1)
 
 
 def parse_size(text: str, option: str = "--size") -> int:
-    """ "40KB" -> 40000, "40KiB" or "40K" -> 40960, "40000" -> 40000. Raises LatentzipError, which names the option."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
-    if match is None or match[2] not in UNITS:
-        raise LatentzipError(f"{option} {text}: not a size: give bytes, or 40KB, 40KiB, 1.5MB")
-    return int(float(match[1]) * UNITS[match[2]])
+    """ "40KB" -> 40000, "40KiB" or "40K" -> 40960, "40000" -> 40000. Raises UsageError, which names the option."""
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*([a-z]*)", text.strip().lower())
+    size = int(float(match[1]) * UNITS.get(match[2], 0)) if match is not None else 0
+    if size < 1:
+        raise UsageError(f"{option} {text}: not a size: give bytes, or 40KB, 40KiB, 1.5MB")
+    return size
 
 
 def highest_level_within(limit: int, levels: Sequence[int], write: Callable[[int], bytes]) -> int:

@@ -1,10 +1,12 @@
 """What a user may wish of an encoded or decoded picture. Plain numbers; no torch."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from latentzip.container import MAX_QUALITY
 from latentzip.errors import UsageError
+from latentzip.files import MAX_FILE_BYTES
 from latentzip.tiling import NO_BOUNDS, Bounds
 
 MAX_EFFORT = 9
@@ -33,9 +35,13 @@ class EncodeSettings:
             )
         if self.quality is not None and not 1 <= self.quality <= MAX_QUALITY:
             raise UsageError(f"quality {self.quality}: give 1 (smallest) to {MAX_QUALITY} (best)")
+        if self.bpp is not None and not 0 < self.bpp < math.inf:
+            raise UsageError(f"bpp {self.bpp}: give bits per pixel, such as 0.2")
         if not 0 <= self.effort <= MAX_EFFORT:
             raise UsageError(f"effort {self.effort}: give 0 (fast) to {MAX_EFFORT}")
 
     def limit(self, width: int, height: int) -> int | None:
         """The most bytes that a file may have."""
-        return int(self.bpp * width * height / 8) if self.bpp is not None else self.most_bytes
+        if self.bpp is None:
+            return self.most_bytes
+        return int(min(self.bpp * width * height / 8, MAX_FILE_BYTES))

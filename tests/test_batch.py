@@ -1,12 +1,15 @@
 """Many files: what is finished is whole, what is bad is passed over, what was not done is taken up again."""
 
+import io
 import json
 import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,10 @@ from test_files import posix
 
 from latentzip import api
 from latentzip.container import parse
+from latentzip.images import read_image
 
 Cli = Callable[..., Result]
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 
 
 @pytest.fixture
@@ -120,6 +125,95 @@ def test_a_batch_goes_past_whatever_one_file_does(
     assert result.code == 1
     assert f"latentzip: {tree / 'b' / 'c.PNG'}: {message}" in result.err
     assert files_in(tmp_path / "lz") == [name for name in OUTPUTS if name != "b/c.lz"]
+
+
+def test_an_input_that_cannot_be_read_is_passed_over(
+    cli: Cli, tree: Path, tmp_path: Path, tiny_weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever raises, and wherever: it is that file's error."""
+    real = Path.open
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == "c.PNG":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **options)
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        if arguments[1] == str(tree / "b" / "f.webp"):
+            raise OSError(5, "Input/output error")
+        return read_image(*arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("latentzip.images.read_image", fail)
+    long = tree / ("n" * 300 + ".png")
+    command = ["encode", "-r", tree / "gone.png", long, tree, "-o", tmp_path / "lz", "-m", tiny_weights["vq"], "--json"]
+    result = cli(*command)
+    document = json.loads(result.out)
+    assert (result.code, [record["output"] for record in document["files"]]) == (
+        1,
+        [str(tmp_path / "lz" / "a.lz"), str(tmp_path / "lz" / "b" / "d" / "e.lz")],
+    )
+    assert [(record["input"], record["error"]) for record in document["errors"]] == [
+        (str(tree / "gone.png"), f"{tree / 'gone.png'}: no such file"),
+        (str(long), f"{long}: cannot be read (File name too long)"),
+        (str(tree / "b/c.PNG"), f"{tree / 'b/c.PNG'}: cannot be read (Permission denied)"),
+        (str(tree / "b/f.webp"), f"{tree / 'b/f.webp'}: Input/output error"),
+    ]
+
+
+@pytest.mark.parametrize("closed", ["file.png", "folder"])
+def test_what_may_not_be_read_is_no_wrong_usage(
+    cli: Cli, tree: Path, tmp_path: Path, tiny_weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    """Click, which would call it so, is not asked to look at it."""
+    (tree / "file.png").write_bytes((tree / "a.png").read_bytes())
+    (tree / "folder").mkdir()
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, *mode: Path(path).name != closed and real(path, *mode))
+    assert cli("encode", "-r", tree / closed, tree / "a.png", "-m", tiny_weights["vq"]).code == 0
+    assert (tree / "a.lz").exists()
+
+
+def test_names_that_would_be_one_are_told_apart(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_weights: dict[str, Path]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("IMG_1.jpg", "IMG_1.png", "IMG_2.png"):
+        Image.new("RGB", (8, 8)).save(name)
+    command = ["encode", "-r", ".", "-m", tiny_weights["vq"]]
+    result = cli(*command)
+    assert result.code == 0
+    remark = "named with its suffix, as another input would become IMG_1.lz too"
+    assert [remark in line for line in result.err.splitlines()] == [True, True, False, False]
+    assert sorted(os.listdir()) == [
+        "IMG_1.jpg", "IMG_1.jpg.lz", "IMG_1.png", "IMG_1.png.lz", "IMG_2.lz", "IMG_2.png"
+    ]  # fmt: skip
+    assert cli(*command, "--skip-existing").err == "0 encoded, 3 there already\n"
+    document = json.loads(cli(*command, "-f", "--json").out)
+    assert [record["remarks"] for record in document["files"]] == [[remark], [remark], []]
+    assert cli("decode", "-r", ".", "-m", tiny_weights["vq"], "-o", "back").code == 0
+    assert sorted(os.listdir("back")) == ["IMG_1.jpg.png", "IMG_1.png", "IMG_2.png"]
+
+
+@posix
+def test_pipes_are_read_where_they_are_named(
+    cli: Cli, tree: Path, tmp_path: Path, tiny_weights: dict[str, Path]
+) -> None:
+    """And passed over where they are found; a socket is an error of its own."""
+    for name in ("pipe.png", "b/found.png"):
+        os.mkfifo(tree / name)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(tmp_path / "s.png"))
+    writer = threading.Thread(
+        target=(tree / "pipe.png").write_bytes, args=((tree / "a.png").read_bytes(),), daemon=True
+    )
+    writer.start()
+    command = ["encode", "-r", tree / "pipe.png", tmp_path / "s.png", tree, "-o", tmp_path / "lz"]
+    result = cli(*command, "-m", tiny_weights["vq"])
+    writer.join()
+    assert result.code == 1
+    assert f"{tmp_path / 's.png'}: cannot be read" in result.err
+    assert files_in(tmp_path / "lz") == sorted([*OUTPUTS, "pipe.lz"])
 
 
 @pytest.mark.parametrize("full", [1, 3])
@@ -252,6 +346,9 @@ def test_names_of_any_bytes(cli: Cli, tmp_path: Path, tiny_weights: dict[str, Pa
         ("encode a.png -o - >&-", "standard output is closed"),
         ("info - <&-", "standard input is closed"),
         ("info missing.lz 2>&-", ""),
+        ("models list >&-", "standard output is closed"),
+        pytest.param("--version > /dev/full", "standard output: No space left on device", marks=needs_full),
+        pytest.param("models list --json > /dev/full", "standard output: No space left", marks=needs_full),
         pytest.param("encode a.png -o - > /dev/full", "No space left on device", marks=pytest.mark.slow),
         pytest.param("encode a.png -o /dev/full", "/dev/full: cannot be written (No space", marks=pytest.mark.slow),
     ],
@@ -263,6 +360,20 @@ def test_closed_and_full_streams(tree: Path, line: str, message: str) -> None:
     assert message in run.stderr
     assert run.stderr.count("\n") <= 1
     assert "a.lz" not in os.listdir(tree)
+
+
+def test_work_does_not_hang_on_its_messages(
+    cli: Cli, tree: Path, tmp_path: Path, tiny_weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Standard error is on a full disk."""
+
+    class Full(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    assert cli("encode", "-r", tree, "-o", tmp_path / "lz", "-m", tiny_weights["vq"]).code == 0
+    assert files_in(tmp_path / "lz") == OUTPUTS
 
 
 @posix

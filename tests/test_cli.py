@@ -127,6 +127,14 @@ def test_nothing_is_overwritten_without_force(cli: Cli, picture: Path, tiny_weig
         ["encode", "x.png", "--coding", "fp16", "-e", "1"],
         ["decode", "x.lz", "--bit-depth", "12"],
         ["decode", "x.lz", "--format", "jpg", "--bit-depth", "16"],
+        ["encode", "-", "--json"],
+        ["encode", "-r", ""],
+        ["decode", "x.lz", "--format", ""],
+        ["encode", "x.png", "-j", "257"],
+        *(["encode", "x.png", "--bpp", value] for value in ("nan", "inf", "1e400", "0", "-1")),
+        *(["encode", "x.png", "--size", value] for value in ("nan", "0", "9" * 400, "x")),
+        *(["decode", "x.lz", "--memory", value] for value in ("0", "9" * 400, "1e9")),
+        *(["decode", "x.lz", "--region", value] for value in ("0,0,0,9", "9" * 5000, "nan,0,1,1", "0,0,9")),
     ],
 )
 def test_wrong_usage_exits_with_2(cli: Cli, arguments: list[str]) -> None:
@@ -134,11 +142,60 @@ def test_wrong_usage_exits_with_2(cli: Cli, arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments", [["--tile", "9" * 400], ["--max-pixels", "9" * 400], ["--bpp", "1e308"], ["--size", "9" * 18 + "GiB"]]
+)
+def test_numbers_beyond_all_measure_are_only_large(
+    cli: Cli, picture: Path, tiny_weights: dict[str, Path], arguments: list[str]
+) -> None:
+    assert cli("encode", picture, "-m", tiny_weights["vq"], *arguments).code == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("encode picture.png out.lz", "to write to it, give -o out.lz"),
+        ("encode picture.png folder", "to write to it, give -o folder"),
+        ("encode picture.png -o out.png", "to write to it, give -o out.lz"),
+        ("encode picture.png -o new/out.JPG", "to write to it, give -o new/out.lz"),
+        ("decode photo.lz out.png", "to write to it, give -o out.png"),
+        ("decode photo.lz -o out.lz", "to write to it, give -o out.png"),
+        ("decode photo.lz -o out.lz --format webp", "to write to it, give -o out.webp"),
+    ],
+)
+def test_outputs_that_are_named_as_inputs(
+    cli: Cli, picture: Path, monkeypatch: pytest.MonkeyPatch, line: str, hint: str
+) -> None:
+    monkeypatch.chdir(picture.parent)
+    (picture.parent / "folder").mkdir()
+    result = cli(*line.split())
+    assert (result.code, hint in result.err) == (2, True)
+    assert listing(picture.parent) == ["folder", "picture.png"]
+
+
+def test_what_ends_in_a_slash_is_a_folder(
+    cli: Cli, picture: Path, monkeypatch: pytest.MonkeyPatch, tiny_weights: dict[str, Path]
+) -> None:
+    """It is made, for one input and for several; a file in its place is not taken for one."""
+    monkeypatch.chdir(picture.parent)
+    assert cli("encode", picture, "-m", tiny_weights["vq"], "-o", "new/deep/").code == 0
+    assert listing(Path("new/deep")) == ["picture.lz"]
+    Image.new("RGB", (4, 4)).save("b.png")
+    assert cli("encode", picture, "b.png", "-m", tiny_weights["vq"], "-o", "both/").code == 0
+    assert cli("decode", "both/b.lz", "-m", tiny_weights["vq"], "-o", "back.png/").code == 0
+    assert (listing(Path("both")), listing(Path("back.png"))) == (["b.lz", "picture.lz"], ["b.png"])
+    result = cli("encode", picture, "-m", tiny_weights["vq"], "-o", "b.png/", "-f")
+    assert (result.code, "b.png: not a folder" in result.err) == (1, True)
+    result = cli("encode", picture, "b.png", "-m", tiny_weights["vq"], "-o", "not")
+    assert (result.code, "give -o not/" in result.err) == (1, True)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["encode", "missing.png"], "missing.png: no such file"),
-        (["encode", "missing.png", "-m", "no-model"], "no-model: neither a built-in model"),
-        (["encode", "missing.png", "-o", "no/where.lz"], "does not exist"),
+        (["encode", IMAGES / "chelsea.png", "-m", "no-model", "-o", "x.lz"], "no-model: neither a built-in model"),
+        (["encode", IMAGES / "chelsea.png", "-o", "no/where.lz"], "does not exist"),
+        (["encode", IMAGES], "is a folder: -r takes the files in it"),
         (["decode", "missing.lz"], "missing.lz: no such file"),
         (["decode", "missing.lz", "--format", "pdf"], "not written as '.pdf'"),
         (["decode", "missing.lz", "-o", "x.xyz"], "not written as '.xyz'"),
@@ -147,7 +204,7 @@ def test_wrong_usage_exits_with_2(cli: Cli, arguments: list[str]) -> None:
     ],
 )
 def test_failures_exit_with_1_and_say_why(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[object], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = cli(*arguments)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentzip.errors import LatentzipError
+from latentzip.errors import LatentzipError, UsageError
 from latentzip.rate import highest_level_within, parse_size
 
 
@@ -16,9 +16,9 @@ def test_sizes_as_people_write_them(text: str, expected: int) -> None:
     assert parse_size(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "KB", "40 apples", "-3", "1e3", "4,5KB"])
+@pytest.mark.parametrize("text", ["", "KB", "40 apples", "-3", "1e3", "4,5KB", "nan", "inf", "0", "0.1", "9" * 400])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(LatentzipError, match="not a size"):
+    with pytest.raises(UsageError, match="not a size"):
         parse_size(text)
 
 

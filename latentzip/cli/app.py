@@ -10,7 +10,7 @@ import typer
 
 from latentzip import __version__
 from latentzip.cli import bench, decode, encode, info, models, train, verify
-from latentzip.cli.console import ExitCode, complain
+from latentzip.cli.console import ExitCode, complain, emit
 from latentzip.errors import LatentzipError, UsageError
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
-        print(f"latentzip {__version__}")
+        emit(f"latentzip {__version__}")
         raise typer.Exit
 
 
@@ -42,25 +42,35 @@ app.command()(bench.bench)
 
 def main() -> None:
     """Entry point. Exits with 0, 1 (something failed), 2 (wrong usage) or 130 (interrupted)."""
-    if sys.argv[1:] == ["--version"]:
-        print(f"latentzip {__version__}")
-        return
     _prepare_process()
     try:
-        app()
+        _run()
     except LatentzipError as error:
         for message in error.args:
             complain(message)
         sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.FAILED)
-    except OSError as error:  # what nobody below expected: a disk that is full or gone
-        if isinstance(error, BrokenPipeError):
-            sys.stdout = None  # nobody reads it, and closing it would fail once more
-        else:
-            complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except OSError as error:  # of standard output, or what nobody below expected: a disk that is gone
+        if not isinstance(error, BrokenPipeError):
+            complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
+        if not error.filename:
+            sys.stdout = None  # takes no more, and closing it would fail once more
         sys.exit(ExitCode.FAILED)
     except KeyboardInterrupt:
         complain("interrupted")
         sys.exit(ExitCode.INTERRUPTED)
+
+
+def _run() -> None:
+    if "" in sys.argv[1:]:
+        raise UsageError("one of the arguments is empty, as a variable without a value would make it")
+    try:
+        if sys.argv[1:] == ["--version"]:
+            emit(f"latentzip {__version__}")
+        else:
+            app()
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here what it says can still be told
 
 
 def _prepare_process() -> None:

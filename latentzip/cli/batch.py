@@ -9,13 +9,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 import typer
 
-from latentzip.cli.console import ExitCode, Record, Totals, complain, inform
+from latentzip.cli.console import ExitCode, Record, Totals, complain, emit, inform
 from latentzip.cli.progress import FilesDisplay
-from latentzip.errors import LatentzipError
+from latentzip.errors import LatentzipError, OutputError
 from latentzip.files import STREAM, make_folder_of, write_bytes
 from latentzip.jobs import Job, Plan
 from latentzip.locks import remove_leftovers
@@ -23,15 +24,16 @@ from latentzip.locks import remove_leftovers
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a file: a record for --json, a line for people, and what is to be written."""
+    """What came of a file: a record for --json, for people a message or the text they asked for, and what to write."""
 
     record: Record
-    line: str
+    line: str = ""
+    text: str = ""
     data: bytes | None = None
 
 
 class Batch:
-    """Work on files, and an account of it."""
+    """Work on files, and an account of it. Those that the plan says cannot be done are reported at once."""
 
     def __init__(
         self, verb: str, plan: Plan, *, as_json: bool, quiet: bool, overwrite: bool = False, workers: int = 1
@@ -39,7 +41,7 @@ class Batch:
         self.verb, self.plan, self.as_json, self.quiet, self.overwrite = verb, plan, as_json, quiet, overwrite
         self.workers = min(workers, len(plan.jobs))
         self.display = FilesDisplay(
-            verb.capitalize(), len(plan.jobs), show=not quiet and not as_json and sys.stderr.isatty()
+            verb.capitalize(), len(plan.jobs) + len(plan.failed), show=not quiet and not as_json and sys.stderr.isatty()
         )
         self._todo = deque(enumerate(plan.jobs))
         self._records: dict[int, Record] = {}
@@ -47,6 +49,8 @@ class Batch:
         self._totals = Totals()
         self._crash: BaseException | None = None
         self._keeping = threading.Lock()  # held while a file is written and entered in the account
+        for number, (path, message) in enumerate(plan.failed, -len(plan.failed)):  # before all others
+            self._enter_failure(number, path, message)
 
     def run(self, work: Callable[[Job], Outcome]) -> None:
         """Call `work` for each file and write what comes of it, then give the account. Exits if anything failed.
@@ -68,7 +72,11 @@ class Batch:
                 raise self._crash
         except KeyboardInterrupt:
             self._end_early(threads)
-        self.account()
+        self.end()
+
+    def end(self) -> None:
+        """Give the account. Exits if anything failed."""
+        self._account()
         if self._errors:
             raise typer.Exit(ExitCode.FAILED)
 
@@ -76,8 +84,8 @@ class Batch:
         try:
             self._todo.clear()
             self._keeping.acquire()  # for good: what is being written is finished, and nothing more begins
-            self.account()
-            complain(f"interrupted: {len(self._records)} of {len(self.plan.jobs)} files were {self.verb}")
+            self._account()
+            complain(f"interrupted: {len(self._records)} of {self._total} files were {self.verb}")
         finally:
             if any(
                 thread.is_alive() for thread in threads
@@ -88,17 +96,21 @@ class Batch:
                 os._exit(ExitCode.INTERRUPTED)
         raise typer.Exit(ExitCode.INTERRUPTED)
 
-    def account(self) -> None:
+    @property
+    def _total(self) -> int:
+        return len(self.plan.jobs) + len(self.plan.failed)
+
+    def _account(self) -> None:
         """Print the JSON document or, of several files, the failures and a summary."""
         records, errors = ([found[number] for number in sorted(found)] for found in (self._records, self._errors))
         skipped = [str(path) for path in self.plan.skipped]
         if self.as_json:
-            print(json.dumps({"files": records, "errors": errors, "skipped": skipped}, indent=2))
+            emit(json.dumps({"files": records, "errors": errors, "skipped": skipped}, indent=2))
             return
-        if len(self.plan.jobs) + len(skipped) < 2:
+        if self._total + len(skipped) < 2:
             return
         if errors:
-            complain(f"{len(errors)} of {len(self.plan.jobs)} files could not be {self.verb}:")
+            complain(f"{len(errors)} of {self._total} files could not be {self.verb}:")
             for record in errors:
                 complain(f"  {record['input']}")
         if not self.quiet:
@@ -113,22 +125,34 @@ class Batch:
             except IndexError:  # another worker was quicker
                 return
             try:
-                self._keep(number, job, work(job))
-            except OSError as error:  # of standard output: what concerns files is a LatentzipError
+                self._keep(number, job, self._result(work, job))
+            except OSError as error:  # of standard output
                 self._give_up(error)
             except Exception as error:
                 self._report(number, job, error)
             except BaseException as error:
                 self._give_up(error)
 
+    def _result(self, work: Callable[[Job], Outcome], job: Job) -> Outcome:
+        try:
+            return work(job)
+        except OSError as error:  # of this file, whatever it is: `work` writes nothing
+            what = f"{error.filename}: " if error.filename else ""
+            raise LatentzipError(f"{what}{error.strerror or error}") from None
+
     def _keep(self, number: int, job: Job, outcome: Outcome) -> None:
+        """Raises OSError where standard output takes no more, and LatentzipError for what concerns this file."""
         with self._keeping:
             if outcome.data is not None:
+                if job.becomes_itself:
+                    raise OutputError(f"{job.target}: is the input itself: choose another -o")
                 make_folder_of(job.target)
                 write_bytes(job.target, outcome.data, overwrite=self.overwrite)
+            if outcome.text and not self.as_json:
+                emit(outcome.text)
             self._records[number] = outcome.record
             self._totals.add(outcome.record)
-            if not self.quiet and not self.as_json:
+            if outcome.line and not self.quiet and not self.as_json:
                 inform(outcome.line)
             self.display.file_done(self._totals)
 
@@ -137,9 +161,12 @@ class Batch:
         if not message.startswith((f"{job.source}:", f"{job.target}:")):  # every message begins with its file, once
             message = f"{job.source}: {message}"
         with self._keeping:
-            self._errors[number] = {"input": str(job.source), "error": message}
-            complain(message)
-            self.display.file_done(self._totals)
+            self._enter_failure(number, job.source, message)
+
+    def _enter_failure(self, number: int, source: Path, message: str) -> None:
+        self._errors[number] = {"input": str(source), "error": message}
+        complain(message)
+        self.display.file_done(self._totals)
 
     def _give_up(self, error: BaseException) -> None:
         self._crash = error

@@ -1,11 +1,14 @@
 """What people see: messages on stderr; data, and JSON on request, on stdout."""
 
+import os
 import sys
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
+
+from latentzip.errors import OutputError
 
 Record = dict[str, Any]
 
@@ -22,7 +25,17 @@ def complain(message: str) -> None:
 
 
 def inform(message: str) -> None:
-    print(printable(message), file=sys.stderr)
+    try:
+        print(printable(message), file=sys.stderr)
+    except OSError:  # a full disk, or nobody there: the work does not hang on its messages
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def emit(text: str) -> None:
+    """Data, on standard output. Raises OutputError where there is none, and OSError where it takes no more."""
+    if sys.stdout is None:
+        raise OutputError("standard output is closed: nothing can be shown")
+    print(text, flush=True)
 
 
 def printable(text: str) -> str:

@@ -1,6 +1,7 @@
 """`latentzip decode`"""
 
 import contextlib
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,7 +25,10 @@ from latentzip.cli.options import (
     Tile,
     bounds_of,
     check_existing,
+    check_names,
     check_streams,
+    inputs_argument,
+    place_of,
     wait_asleep,
 )
 from latentzip.container import check_signature, parse, parse_file
@@ -39,9 +43,7 @@ class BitDepth(str, Enum):
 
 
 def decode(
-    inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT...", help=".lz files, folders with -r, or - for stdin.")
-    ],
+    inputs: Annotated[list[Path], inputs_argument("INPUT...", ".lz files, folders with -r, or - for stdin.")],
     output: Output = None,
     model: Annotated[
         str | None,
@@ -88,34 +90,32 @@ def decode(
     as_json: Json = False,
 ) -> None:
     """Decode .lz files: photo.lz becomes photo.png."""
-    check_streams(output, inputs, as_json, recursive)
+    place, into_folder = place_of(output, recursive)
+    check_streams(place, inputs, as_json, into_folder)
     check_existing(force, skip_existing)
     bounds, wanted = bounds_of(tile, memory), _window_of(region)
     if partial and wanted:
         raise typer.BadParameter("--region takes a whole file: leave --partial out")
     depth: Literal[8, 16] = 16 if bit_depth is BitDepth.sixteen else 8
-    from latentzip.images import check_output_wishes, format_of, image_bytes
+    from latentzip.images import check_output_wishes, format_of, image_bytes, picture_suffixes
 
     suffix = f".{image_format.lower().lstrip('.')}" if image_format else ".png"
-    format_of(Path(f"picture{suffix}"))
+    check_names(place, inputs, LZ_SUFFIXES, picture_suffixes(), suffix=suffix, into_folder=into_folder)
+    names_format = not image_format and not into_folder and place not in (None, STREAM)
+    format_name = format_of(place if place and names_format else Path(f"picture{suffix}"))
+    check_output_wishes(format_name, quality, depth)
     sources = find_sources(inputs, LZ_SUFFIXES, recursive=recursive)
-    plan = plan_outputs(sources, output, suffix, into_folder=recursive, overwrite=force, skip_existing=skip_existing)
+    plan = plan_outputs(sources, place, suffix, into_folder=into_folder, overwrite=force, skip_existing=skip_existing)
     batch = Batch("decoded", plan, as_json=as_json, quiet=quiet, overwrite=force, workers=jobs)
-
-    def format_for(target: Path) -> str:
-        return format_of(Path(f"picture{suffix}") if image_format or target == STREAM else target)
-
-    for job in plan.jobs:
-        check_output_wishes(format_for(job.target), quality, depth)
     if not plan.jobs:
-        return batch.account()
+        return batch.end()
     wait_asleep()
     from latentzip.api import decode_picture
 
     def work(job: Job) -> Outcome:
         source, target = job.source, job.target
         with contextlib.ExitStack() as stack:
-            if wanted and source.is_file():
+            if wanted and os.path.isfile(source):
                 size, container = source.stat().st_size, parse_file(stack.enter_context(open_bytes(source)))
             else:
                 data = read_bytes(source, check_signature)
@@ -133,7 +133,8 @@ def decode(
                 max_pixels=max_pixels,
             )
         here, all_parts = decoded.parts
-        image, remarks = image_bytes(decoded.picture, format_for(target), quality)
+        image, remarks = image_bytes(decoded.picture, format_name, quality)
+        remarks = job.remarks + remarks
         height, width = decoded.picture.pixels.shape[:2]
         record = {
             "input": str(source),
@@ -147,7 +148,7 @@ def decode(
             "remarks": list(remarks),
         }
         amount = f"  {here} of {all_parts} scans" if here < all_parts else ""
-        return Outcome(record, f"{source} -> {target}  {width}x{height}{amount}{in_brackets(remarks)}", image)
+        return Outcome(record, f"{source} -> {target}  {width}x{height}{amount}{in_brackets(remarks)}", data=image)
 
     batch.run(work)
 

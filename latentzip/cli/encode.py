@@ -23,12 +23,15 @@ from latentzip.cli.options import (
     Tile,
     bounds_of,
     check_existing,
+    check_names,
     check_streams,
+    inputs_argument,
+    place_of,
     wait_asleep,
 )
 from latentzip.container import DEFAULT_QUALITY, MAX_QUALITY
 from latentzip.files import read_bytes
-from latentzip.jobs import Job, find_sources, plan_outputs
+from latentzip.jobs import LZ_SUFFIXES, Job, find_sources, plan_outputs
 from latentzip.rate import parse_size
 from latentzip.settings import MAX_EFFORT, EncodeSettings
 from latentzip.tiling import MAX_PIXELS
@@ -46,9 +49,7 @@ class Coding(str, Enum):
 
 
 def encode(
-    inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT...", help="Pictures, folders with -r, or - for stdin.")
-    ],
+    inputs: Annotated[list[Path], inputs_argument("INPUT...", "Pictures, folders with -r, or - for stdin.")],
     output: Output = None,
     model: Annotated[
         str | None, typer.Option("-m", "--model", help="Built-in model, weights file or run folder.")
@@ -64,9 +65,7 @@ def encode(
             show_default=str(DEFAULT_QUALITY),
         ),
     ] = None,
-    bpp: Annotated[
-        float | None, typer.Option("--bpp", min=0, help="At most so many bits per pixel, instead of -q.")
-    ] = None,
+    bpp: Annotated[float | None, typer.Option("--bpp", help="At most so many bits per pixel, instead of -q.")] = None,
     size: Annotated[
         str | None, typer.Option("--size", help="At most so many bytes (40KB, 40KiB, ...), instead of -q.")
     ] = None,
@@ -107,7 +106,8 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Encode pictures: photo.png becomes photo.lz."""
-    check_streams(output, inputs, as_json, recursive)
+    place, into_folder = place_of(output, recursive)
+    check_streams(place, inputs, as_json, into_folder)
     check_existing(force, skip_existing)
     most_bytes = parse_size(size) if size is not None else None
     settings = EncodeSettings(quality, bpp, most_bytes, effort, coding.value, bounds_of(tile, memory), check)
@@ -115,11 +115,13 @@ def encode(
 
     guard_alone()
     check_alpha_wish(alpha)
-    sources = find_sources(inputs, picture_suffixes() if recursive else (), recursive=recursive)
-    plan = plan_outputs(sources, output, ".lz", into_folder=recursive, overwrite=force, skip_existing=skip_existing)
+    pictures = picture_suffixes()
+    check_names(place, inputs, pictures, LZ_SUFFIXES, suffix=".lz", into_folder=into_folder)
+    sources = find_sources(inputs, pictures, recursive=recursive)
+    plan = plan_outputs(sources, place, ".lz", into_folder=into_folder, overwrite=force, skip_existing=skip_existing)
     batch = Batch("encoded", plan, as_json=as_json, quiet=quiet, overwrite=force, workers=jobs)
     if not plan.jobs:
-        return batch.account()
+        return batch.end()
     wait_asleep()
     from latentzip.api import encode_picture, load_model
 
@@ -139,6 +141,7 @@ def encode(
         )
         encoded = encode_picture(picture, loaded, settings, lambda steps: batch.display.steps(source.name, steps))
         height, width = picture.pixels.shape[:2]
+        remarks = job.remarks + picture.remarks
         chosen = bpp is None and size is None
         record = {
             "input": str(source),
@@ -152,10 +155,10 @@ def encode(
             "quality": (quality or DEFAULT_QUALITY) if chosen else None,
             "level": encoded.level,
             "effort": effort,
-            "remarks": list(picture.remarks),
+            "remarks": list(remarks),
         }
         sizes = f"{human_size(len(data))} -> {human_size(len(encoded.data))}"
         line = f"{source} -> {target}  {width}x{height}  {sizes}  {record['bpp']:.3f} bpp"
-        return Outcome(record, line + in_brackets(picture.remarks), encoded.data)
+        return Outcome(record, line + in_brackets(remarks), data=encoded.data)
 
     batch.run(work)

@@ -4,15 +4,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from latentzip.cli.batch import Batch, Outcome
 from latentzip.cli.console import Record, human_size, printable
-from latentzip.cli.options import Json, Recursive
+from latentzip.cli.options import Json, Recursive, inputs_argument
 from latentzip.container import MAX_LEVEL, MAX_QUALITY, ChunkType, Flag, PayloadKind, check_signature, parse
 from latentzip.extras import name_of_profile
 from latentzip.files import read_bytes
-from latentzip.jobs import LZ_SUFFIXES, Job, Plan, find_sources
+from latentzip.jobs import LZ_SUFFIXES, Job, find_sources, plan_readings
 from latentzip.zoo.registry import find_by_fingerprint
 
 KIND_NAMES = {
@@ -28,7 +26,7 @@ CHUNK_NAMES: dict[int, str] = {member.value: member.name for member in ChunkType
 
 
 def info(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".lz files, folders with -r, or -.")],
+    files: Annotated[list[Path], inputs_argument("FILE...", ".lz files, folders with -r, or -.")],
     recursive: Recursive = False,
     as_json: Json = False,
 ) -> None:
@@ -37,11 +35,9 @@ def info(
     def work(job: Job) -> Outcome:
         record = describe(read_bytes(job.source, check_signature))
         record["file"] = str(job.source)
-        if not as_json:
-            print(_for_people(record))
-        return Outcome(record, "")
+        return Outcome(record, text=_for_people(record))
 
-    plan = Plan([Job(source.path) for source in find_sources(files, LZ_SUFFIXES, recursive=recursive)])
+    plan = plan_readings(find_sources(files, LZ_SUFFIXES, recursive=recursive))
     Batch("read", plan, as_json=as_json, quiet=True).run(work)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from latentzip.cli.console import Record, human_size, inform
+from latentzip.cli.console import Record, emit, human_size, inform
 from latentzip.cli.options import Force, Json, Quiet
 from latentzip.errors import ModelError
 from latentzip.zoo.hub import ARCHIVES, MOVING, PUBLIC_MODELS, PublicModel, cached, cached_bytes, find_public, pull
@@ -28,23 +28,23 @@ def list_models(as_json: Json = False) -> None:
     if as_json:
         archives = [{**vars(archive), "state": "archive"} for archive in ARCHIVES]
         records = [*map(_record_of, entries), *map(_record_of, PUBLIC_MODELS)]
-        print(json.dumps({"models": [*records, *archives]}, indent=2))
+        emit(json.dumps({"models": [*records, *archives]}, indent=2))
         return
     for entry in entries:
         mark = "*" if entry is entries[0] else " "
-        print(f"{mark} {entry.name:18} {human_size(entry.size):>9}  {entry.license:20} {entry.summary}")
-    print("\nPublic models, by `latentzip models pull MODEL`:")
+        emit(f"{mark} {entry.name:18} {human_size(entry.size):>9}  {entry.license:20} {entry.summary}")
+    emit("\nPublic models, by `latentzip models pull MODEL`:")
     for model in PUBLIC_MODELS:
         state = human_size(cached_bytes(model)) if cached(model) else "-"
         what = f"{model.regularizer.upper()}, factor {model.factor}, {model.channels} channels; {model.repository}"
         marks = [mark for mark, holds in (("gated", model.gated), ("follows main", model.revision == MOVING)) if holds]
         note = f" ({', '.join(marks)})" if marks else ""
-        print(f"  {model.name:18} {state:>9}  {model.license:20} {what}{note}")
-    print("\nPublished as archives: fetch and unpack them, then `latentzip models convert CKPT -o FILE`:")
+        emit(f"  {model.name:18} {state:>9}  {model.license:20} {what}{note}")
+    emit("\nPublished as archives: fetch and unpack them, then `latentzip models convert CKPT -o FILE`:")
     for archive in ARCHIVES:
         what = f"{archive.regularizer.upper()}, factor {archive.factor}, {archive.channels} channels"
-        print(f"  {archive.name:18} {'-':>9}  {'':20} {what}; {archive.url}")
-    print("\n* the default; a size: it is here")
+        emit(f"  {archive.name:18} {'-':>9}  {'':20} {what}; {archive.url}")
+    emit("\n* the default; a size: it is here")
 
 
 @app.command("show")
@@ -52,16 +52,16 @@ def show(name: Name, as_json: Json = False) -> None:
     """Say all that is known of a model."""
     record = _record_of(_find(name))
     if as_json:
-        print(json.dumps(record, indent=2))
+        emit(json.dumps(record, indent=2))
         return
     for key, value in record.items():
-        print(f"{key.replace('_', ' '):20} {value}")
+        emit(f"{key.replace('_', ' '):20} {value}")
 
 
 @app.command("path")
 def path(name: Name) -> None:
     """Print where a model's weights lie."""
-    print(_path_of(_find(name)))
+    emit(str(_path_of(_find(name))))
 
 
 @app.command("pull")

@@ -6,16 +6,16 @@ from typing import Annotated
 import typer
 
 from latentzip.cli.batch import Batch, Outcome
-from latentzip.cli.options import Json, MaxPixels, Quiet, Recursive
+from latentzip.cli.options import Json, MaxPixels, Quiet, Recursive, inputs_argument
 from latentzip.container import check_signature, parse
 from latentzip.extras import parse_metadata, parse_transparency
 from latentzip.files import read_bytes
-from latentzip.jobs import LZ_SUFFIXES, Job, Plan, find_sources
+from latentzip.jobs import LZ_SUFFIXES, Job, find_sources, plan_readings
 from latentzip.tiling import MAX_PIXELS
 
 
 def verify(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".lz files, folders with -r, or -.")],
+    files: Annotated[list[Path], inputs_argument("FILE...", ".lz files, folders with -r, or -.")],
     model: Annotated[
         str | None, typer.Option("-m", "--model", "--weights", help="Weights that decode them, where not built in.")
     ] = None,
@@ -54,5 +54,5 @@ def verify(
         }
         return Outcome(record, f"{path}: ok{remark}")
 
-    plan = Plan([Job(source.path) for source in find_sources(files, LZ_SUFFIXES, recursive=recursive)])
+    plan = plan_readings(find_sources(files, LZ_SUFFIXES, recursive=recursive))
     Batch("verified", plan, as_json=as_json, quiet=quiet).run(work)
