@@ -20,7 +20,6 @@ def commands() -> list[str]:
 
 def test_the_readme_s_examples_run(tmp_path: Path) -> None:
     """`latentzip train` is left out: it takes as long as it is told to, and has tests of its own."""
-    (tmp_path / "small").mkdir()
     (tmp_path / "bin").mkdir()
     command = tmp_path / "bin" / "latentzip"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m latentzip "$@"\n')
