@@ -12,6 +12,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from latentzip.container import LZIP_SIGNATURE, SIGNATURE, parse
 from latentzip.errors import LatentzipError
 from latentzip.extras import parse_metadata
+from latentzip.images.claims import look, profile_of
+from latentzip.images.loading import load
 from latentzip.images.metadata import image_info, upright, without_orientation
 
 FORMAT, SUFFIX, MIME = "LATENTZIP", ".lz", "image/x-latentzip"
@@ -72,10 +74,10 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     wishes = image.encoderinfo
     settings = {name: wishes[name] for name in SETTINGS if name in wishes}
     given = {name: wishes[name] for name in ("icc_profile", "exif", "xmp") if wishes.get(name)}
-    if given:
-        settings["metadata"] = "all"
-        image = _with_metadata(image, given, keep=wishes.get("metadata") == "all")
     try:
+        if given:
+            settings["metadata"] = "all"
+            image = _with_metadata(image, given, keep=wishes.get("metadata") == "all")
         file.write(encode(image, **settings))
     except LatentzipError as error:
         raise OSError(str(error)) from None
@@ -89,6 +91,10 @@ def _with_metadata(image: Image.Image, given: dict[str, Any], keep: bool) -> Ima
     given = dict(given)
     if isinstance(given.get("exif"), Image.Exif):
         given["exif"] = given["exif"].tobytes()
+    profile, _ = profile_of(image, look(image))  # a copy does not know its file's format any more
+    if profile is not None:
+        given.setdefault("icc_profile", profile)
+    image = load(image)
     if "exif" not in given:
         image, _ = upright(image)
         if "xmp" in given:

@@ -14,7 +14,10 @@ from specimens import png
 from test_images import GREY, RGB, saved
 from test_profiles import P3, with_srgb_curve
 
+from latentzip import register
+from latentzip.container import parse
 from latentzip.errors import ImageError
+from latentzip.extras import parse_metadata
 from latentzip.images import Picture, read_image, take_image
 from latentzip.images.boxes import Said, read_heif, read_jp2
 from latentzip.images.codepoints import CURVES, PRIMARIES, CodePoints, space_of
@@ -86,6 +89,21 @@ def test_code_points_are_found_in_pictures_that_are_loaded(data: bytes, tmp_path
     assert space(take_image(image)) == 2
     path.unlink()
     assert space(take_image(image)) is None
+
+
+def test_code_points_are_found_where_pillow_saves(tmp_path: Path, tiny_weights: dict[str, Path]) -> None:
+    """With other metadata too, for which the picture is copied."""
+    register()
+    path, target = tmp_path / "p3.avif", tmp_path / "p3.lz"
+    path.write_bytes(avif(12, 13))
+    for more in ({}, {"xmp": b"<x:xmpmeta/>"}):
+        with Image.open(path) as image:
+            image.save(target, model=tiny_weights["vq"], **more)
+        assert recognise(parse_metadata(parse(target.read_bytes())).profile or b"") == 2
+    path.write_bytes(avif(9, 16))
+    for more in ({}, {"xmp": b"<x:xmpmeta/>"}):
+        with Image.open(path) as image, pytest.raises(OSError, match=r"is HDR .PQ."):
+            image.save(target, model=tiny_weights["vq"], **more)
 
 
 @pytest.mark.parametrize("primaries", PRIMARIES)
