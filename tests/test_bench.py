@@ -165,7 +165,7 @@ def test_a_broken_picture_is_passed_over(bench: Callable[..., Result], photos: P
     (photos / "broken.png").write_bytes(b"nonsense")
     result = bench(photos, "--json")
     assert result.code == 1
-    assert f"latentzip: {photos / 'broken.png'}: not a picture that Pillow can read: convert it to PNG" in result.err
+    assert f"latentzip: {photos / 'broken.png'}: is text, not a picture: get the picture itself" in result.err
     document = report(result)
     assert [picture["name"] for picture in document["pictures"]] == ["a.png", "b.png"]
     assert [error["input"] for error in document["errors"]] == [str(photos / "broken.png")]

@@ -181,9 +181,10 @@ def test_whatever_a_decoder_raises_is_our_error(monkeypatch: pytest.MonkeyPatch)
 def test_broken_files_are_refused(tmp_path: Path) -> None:
     whole = saved(RGB)
     for data, message in (
-        (b"", "not a picture"),
-        (b"nonsense", "not a picture"),
-        (whole[: len(whole) // 2], "cannot be read"),
+        (b"", "is empty"),
+        (b"nonsense", "is text, not a picture"),
+        (b"\x01nonsense", "not a picture that Pillow can read"),
+        (whole[: len(whole) // 2], "is cut short or damaged"),
     ):
         with pytest.raises(ImageError, match=message):
             read_image(data, name="x")

@@ -147,7 +147,7 @@ TIFF_KINDS += [(TRUE_COLOUR, 8, extra, "<>") for extra in ((0, 0), (1, 0), (2, 0
 TIFF_KINDS += [(PALETTE, bits, (), "<>") for bits in (1, 2, 4, 8)]
 TIFF_KINDS += [(PALETTE, 8, extra, "<>") for extra in ((0,), (2,))]
 TIFF_KINDS += [(INKS, 8, (), "<>"), (INKS, 8, (0,), "<>"), (INKS, 16, (), "<>"), (YCBCR, 8, (), "<>")]
-REFUSED = "in planes, which Pillow misreads|unknown raw mode|decoder error|not a picture that Pillow can read"
+REFUSED = "in planes, which Pillow misreads|unknown raw mode|decoder error|a TIFF that Pillow cannot read"
 
 
 def refusal(data: bytes, colours: np.ndarray, alpha: np.ndarray | None, slack: int) -> str | None:

@@ -97,6 +97,9 @@ def encode(
     first_frame: Annotated[
         bool, typer.Option("--first-frame", help="Of animations and files with several pages, the first.")
     ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Of pictures that are cut short, take what has arrived.")
+    ] = False,
     recursive: Recursive = False,
     force: Force = False,
     skip_existing: SkipExisting = False,
@@ -111,9 +114,9 @@ def encode(
     check_existing(force, skip_existing)
     most_bytes = parse_size(size) if size is not None else None
     settings = EncodeSettings(quality, bpp, most_bytes, effort, coding.value, bounds_of(tile, memory), check)
-    from latentzip.images import check_alpha_wish, guard_alone, picture_suffixes, read_image
+    from latentzip.images import check_alpha_wish, limit_pillow, picture_suffixes, read_image
 
-    guard_alone()
+    limit_pillow(max_pixels)
     check_alpha_wish(alpha)
     pictures = picture_suffixes()
     check_names(place, inputs, pictures, LZ_SUFFIXES, suffix=".lz", into_folder=into_folder)
@@ -137,6 +140,7 @@ def encode(
             alpha=alpha,
             metadata=metadata.value,
             first_frame=first_frame,
+            partial=partial,
             max_pixels=max_pixels,
         )
         encoded = encode_picture(picture, loaded, settings, lambda steps: batch.display.steps(source.name, steps))

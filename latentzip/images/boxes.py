@@ -15,6 +15,7 @@ from latentzip.images.codepoints import CodePoints
 CODESTREAM = b"\xff\x4f\xff\x51"
 # The longest box that is taken into memory: colours of an honest file take a few hundred bytes, and its profile 3 MB
 LONGEST = 2**24
+MOST_BOXES = 4096  # that no other holds; in an honest file there are a dozen
 # Bytes before the boxes that these ones hold: their version and flags, a count of entries, a frame's description
 HEADS = {b"meta": 4, b"stsd": 8, b"av01": 78}
 TRACK = (b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"av01")  # from an image sequence to its first frame
@@ -109,20 +110,33 @@ def _boxes(data: bytes) -> Iterator[Box]:
         start += length
 
 
-def _read_boxes(file: IO[bytes], *kinds: bytes) -> dict[bytes, bytes]:
-    """The first box of each of these kinds, of those that no other box holds."""
-    end, start = file.seek(0, io.SEEK_END), 0
-    found: dict[bytes, bytes] = {}
-    while end - start >= 8 and len(found) < len(kinds):
+def walk(file: IO[bytes], start: int = 0) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, where its content begins, bytes of it) of the outermost boxes from `start` on, MOST_BOXES at most.
+
+    What is cut short counts as far as it goes.
+    """
+    end = file.seek(0, io.SEEK_END)
+    for _ in range(MOST_BOXES):
+        if end - start < 8:
+            return
         file.seek(start)
         first = file.read(16)
         length, head = _length(first, end - start)
-        if not head <= length <= end - start:
-            break
-        if first[4:8] in kinds and first[4:8] not in found and length <= LONGEST:
-            file.seek(start + head)
-            found[first[4:8]] = file.read(length - head)
+        if length < head:
+            return
+        yield first[4:8], start + head, min(length, end - start) - head
         start += length
+
+
+def _read_boxes(file: IO[bytes], *kinds: bytes) -> dict[bytes, bytes]:
+    """The first box of each of these kinds, of those that no other box holds."""
+    found: dict[bytes, bytes] = {}
+    for kind, start, length in walk(file):
+        if kind in kinds and kind not in found and length <= LONGEST:
+            file.seek(start)
+            found[kind] = file.read(length)
+        if len(found) == len(kinds):
+            break
     return found
 
 

@@ -17,7 +17,8 @@ STORAGE_TAGS = frozenset(
     | {*range(317, 326), 330, *range(332, 348), *range(512, 522), *range(529, 533), 700}
     | {*range(32995, 32999), 33723, 34377, 34675}
 )
-XMP_ORIENTATION = re.compile(rb'\s*tiff:Orientation="\d"|<tiff:Orientation>\d</tiff:Orientation>')
+# no part of it can be repeated without end, so that time grows with the packet's length and no faster
+XMP_ORIENTATION = re.compile(rb"""\s?tiff:Orientation\s?=\s?["']\d["']|<tiff:Orientation>\s?\d\s?</tiff:Orientation>""")
 # what Pillow raises of damaged metadata
 DAMAGED = (SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, OSError)
 
@@ -25,11 +26,18 @@ DAMAGED = (SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.erro
 def upright(image: Image.Image) -> tuple[Image.Image, bool]:
     """The picture turned as its orientation says, and whether its Exif data could be read."""
     try:
-        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        if _orientation(image) == 1:
             return image, True  # which spares a copy
         return ImageOps.exif_transpose(image), True
     except DAMAGED:
         return image, False
+
+
+def _orientation(image: Image.Image) -> Any:
+    """1 where it stands upright as it is. What Exif says may be anything."""
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return 1  # its decoder has turned it as its codestream says, and that alone counts
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def take_exif(image: Image.Image) -> bytes | None:
@@ -39,7 +47,7 @@ def take_exif(image: Image.Image) -> bytes | None:
     """
     try:
         exif = image.getexif()
-        turned = exif.get(ExifTags.Base.Orientation, 1) in SIDEWAYS
+        turned = _orientation(image) in SIDEWAYS
         data = image.info.get("exif")
         if not isinstance(data, bytes):  # a TIFF's, among its own tags, or none
             own = Image.Exif()

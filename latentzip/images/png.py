@@ -28,7 +28,7 @@ def code_points(file: IO[bytes]) -> CodePoints | None:
     return None
 
 
-def without_texts(data: bytes, label: str) -> bytes:
+def without_texts(data: bytes) -> bytes:
     """A PNG without its texts, for the sake of which Pillow refuses pictures, and which are never kept but for XMP.
 
     What is no PNG, or has few texts, stays as it is. Raises ImageError for a profile that Pillow does not unpack.
@@ -38,7 +38,7 @@ def without_texts(data: bytes, label: str) -> bytes:
     chunks = list(_chunks(io.BytesIO(data)))
     for _, start, length in (chunk for chunk in chunks if chunk[0] == b"iCCP"):
         if not _unpacks(data[start : start + length].partition(b"\0")[2][1:]):
-            raise ImageError(f"{label}: has a colour profile of more than 1 MB: convert it to sRGB first")
+            raise ImageError("has a colour profile of more than 1 MB: convert it to sRGB first")
     texts = [(start, length) for kind, start, length in chunks if kind in TEXTS]
     if sum(length for _, length in texts) <= HARMLESS:
         return data

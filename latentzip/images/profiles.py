@@ -23,6 +23,7 @@ COLUMN_TAGS = (b"rXYZ", b"gXYZ", b"bXYZ")
 CURVE_TAGS = (b"rTRC", b"gTRC", b"bTRC")
 GREY_CURVE_TAG = b"kTRC"
 TABLE_TAGS = (b"A2B0", b"A2B1", b"A2B2", b"D2B0", b"D2B1", b"D2B2")  # they go before matrix and curves
+KNOWN_TAGS = (*COLUMN_TAGS, *CURVE_TAGS, GREY_CURVE_TAG, *TABLE_TAGS, b"cicp")
 # Curves are compared in linear light, at 33 samples: sRGB's and a gamma of 2.2 differ by 0.008
 CURVE_TOLERANCE, COLUMN_TOLERANCE = 0.001, 0.0015
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
@@ -207,7 +208,10 @@ def from_srgb(colour: tuple[int, ...], profile: bytes) -> tuple[int, ...]:
 
 
 def parse_tags(profile: bytes) -> dict[bytes, bytes]:
-    """What is under each tag of a profile. Raises ProfileError where its table is damaged."""
+    """What is under each tag of a profile that is known here. Raises ProfileError where its table is damaged.
+
+    The others are not copied: thousands of them may share the profile's bytes.
+    """
     if len(profile) < HEADER_BYTES + 4 or profile[36:40] != b"acsp":
         raise ProfileError("is not an ICC profile")
     count = int.from_bytes(profile[HEADER_BYTES : HEADER_BYTES + 4], "big")
@@ -218,7 +222,8 @@ def parse_tags(profile: bytes) -> dict[bytes, bytes]:
         tag, offset, length = struct.unpack_from(">4sII", profile, HEADER_BYTES + 4 + 12 * i)
         if offset + length > len(profile):
             raise ProfileError("has a tag beyond its end")
-        tags[tag] = profile[offset : offset + length]
+        if tag in KNOWN_TAGS and tag not in tags:
+            tags[tag] = profile[offset : offset + length]
     return tags
 
 
