@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY_KL, TINY_NORMAL, TINY_VQ, TINY_VQ_PRIOR, Result
+from conftest import TINY_KL, TINY_VQ, TINY_VQ_PRIOR, Result
 from safetensors.torch import load_file, save_file
 
 from latentzip.errors import ModelError
@@ -38,11 +38,9 @@ CPU = torch.device("cpu")
 LDM = LdmConfig("kl", 4, 4, (8, 8), blocks=1, norm_groups=4, latents_mean=(0.0,) * 4, latents_std=(1.0,) * 4)
 CONFIGS: dict[str, ModelConfig] = {
     "kl": TINY_KL,
-    "normal": TINY_NORMAL,
     "vq": TINY_VQ,
     "vq-prior": TINY_VQ_PRIOR,
     "ldm": LDM,
-    "ldm-vq": LdmConfig("vq", 4, 4, (8, 8), blocks=1, norm_groups=4, codebook_size=16),
     "tiny": TinyConfig(4, 8),
 }
 
