@@ -219,6 +219,20 @@ def test_jpeg_2000_says_its_colours() -> None:
         read_image(jp2(FLAT, b"\1\0\0" + struct.pack(">I", 14)), "x")
 
 
+def test_bmp_may_have_a_profile() -> None:
+    """BITMAPV5HEADER, as Windows documents it: the profile's place is counted from the header on."""
+    pixels = bytes((60, 90, 180, 0)) * 4
+    for kind, number in ((b"DEBM", 2), (b"BGRs", None)):
+        header = struct.pack("<IiiHHI", 124, 2, 2, 1, 32, 0).ljust(56, b"\0") + kind + bytes(52)
+        header += struct.pack("<III", 124 + len(pixels), len(P3), 0)
+        head = struct.pack("<2sIII", b"BM", 14 + 124 + len(pixels) + len(P3), 0, 14 + 124)
+        picture = read_image(head + header + pixels + P3)
+        assert picture.pixels[0, 0].tolist() == [180, 90, 60]
+        assert space(picture) == number
+    cut = read_image(head + header.replace(b"BGRs", b"DEBM") + pixels + P3[:100])
+    assert "passed over" in cut.remarks[0]
+
+
 @pytest.mark.parametrize(
     ("colour_space", "rule", "number"),
     [(0xFFFF, "R03", 3), (2, None, 3), (0xFFFF, "R98", None), (0xFFFF, None, None), (1, "R98", None)],

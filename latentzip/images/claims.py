@@ -1,6 +1,7 @@
 """What a file says of its samples and colours in other ways than by an ICC profile, and Pillow passes over."""
 
 import contextlib
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
 from latentzip.errors import ImageError
-from latentzip.images.boxes import Said, read_heif, read_jp2
+from latentzip.images.boxes import LONGEST, Said, read_heif, read_jp2
 from latentzip.images.codepoints import CodePoints, space_of
 from latentzip.images.metadata import DAMAGED
 from latentzip.images.png import code_points
@@ -32,11 +33,26 @@ ADOBE_RGB, PROPHOTO_RGB = 3, 4
 # with sRGB's colours: two for black and white, CMYK, sRGB, grey, sYCC; and ROMM, which is ProPhoto RGB.
 JP2_USUAL, JP2_ROMM = (0, 12, 15, 16, 17, 18), 21
 EXIF_UNCALIBRATED, EXIF_ADOBE = 0xFFFF, 2
+BMP_HEADER, BMP_V5, BMP_EMBEDDED = 14, 124, b"DEBM"  # PROFILE_EMBEDDED of BITMAPV5HEADER
+
+
+def _read_bmp(file: IO[bytes]) -> Said:
+    """The profile that a BMP of the fifth version may have behind its pixels."""
+    file.seek(BMP_HEADER)
+    head = file.read(BMP_V5)
+    if len(head) < BMP_V5 or int.from_bytes(head[:4], "little") < BMP_V5 or head[56:60] != BMP_EMBEDDED:
+        return Said()
+    place, length = struct.unpack_from("<II", head, 112)
+    file.seek(BMP_HEADER + place)
+    return Said(profile=file.read(min(length, LONGEST)) or None)
+
+
 READERS: dict[str | None, Callable[[IO[bytes]], Said]] = {
     "PNG": lambda file: Said(points=code_points(file)),
     "AVIF": read_heif,
     "HEIF": read_heif,
     "JPEG2000": read_jp2,
+    "BMP": _read_bmp,
 }
 
 
