@@ -60,7 +60,7 @@ def compare_codecs(plan: Plan, progress: Progress) -> Result:
     codecs: list[Codec] = [*models(plan), *baselines]
     if not codecs:
         raise UsageError("there is no codec to measure: give --against, or a model with -m")
-    anchor = _anchor(codecs, plan.anchor)
+    anchor = find_anchor(codecs, plan.anchor)
     runner = Runner(Store(plan.out), choice, plan.processes, progress)
     try:
         if plan.insists:
@@ -94,8 +94,8 @@ def models(plan: Plan) -> list[Model]:
     return list(found.values())
 
 
-def _anchor(codecs: Sequence[Codec], wanted: str | None) -> Codec:
-    """The wanted one; else the first baseline, or where there is none the first model."""
+def find_anchor(codecs: Sequence[Codec], wanted: str | None) -> Codec:
+    """The wanted one; else the first baseline, or where there is none the first model. Raises UsageError."""
     if wanted is None:
         return next((codec for codec in codecs if not isinstance(codec, Model)), codecs[0])
     for codec in codecs:

@@ -14,8 +14,9 @@ from latentzip.files import check_output, write_bytes
 
 if TYPE_CHECKING:
     from latentzip.bench.compare import Plan
+    from latentzip.bench.pairs import Wanted
 
-OUTPUTS, EXTENT = "Reports", "Extent"
+OUTPUTS, EXTENT, PAIRS = "Reports", "Extent", "Blind pairs"
 OUT = Path("latentzip-bench")
 AGAINST = "avif,jxl,webp,jpeg,jp2"
 
@@ -77,6 +78,27 @@ def bench(
             "--speed", help="Measure speed by size of picture, threads and device instead.", rich_help_panel=EXTENT
         ),
     ] = False,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            "--pairs",
+            help="Instead of measuring, crops to judge blindly: a page (.html), or a folder of pictures and their key.",
+            rich_help_panel=PAIRS,
+        ),
+    ] = None,
+    share: Annotated[
+        float,
+        typer.Option("--share", help="Bytes of the first model's files over the anchor's.", rich_help_panel=PAIRS),
+    ] = 1.0,
+    pairs_count: Annotated[
+        int, typer.Option("--pairs-count", min=1, help="How many pairs.", rich_help_panel=PAIRS)
+    ] = 24,
+    pairs_crop: Annotated[
+        int, typer.Option("--pairs-crop", min=16, help="Pixels a side of the crops.", rich_help_panel=PAIRS)
+    ] = 192,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of the lots: pictures, crops, order and sides.", rich_help_panel=PAIRS)
+    ] = 0,
     out: Annotated[
         Path,
         typer.Option("--out", help="Folder that keeps results: what is in it is not measured again."),
@@ -113,6 +135,13 @@ def bench(
         raise typer.BadParameter(
             "--speed gives tables, also as --json and --markdown: leave --html, --plot, --csv and --rates out"
         )
+    if pairs is not None:
+        if speed or quick or html or plot or csv or markdown or as_json or perceptual_weights:
+            raise typer.BadParameter("--pairs measures nothing: leave --speed, --quick and all reports out")
+        if _is_page(pairs):
+            check_output(pairs, overwrite=force)
+    if not 0.01 <= share <= 100:
+        raise UsageError(f"--share {share:g}: give a ratio such as 0.6")
     from latentzip.bench.compare import Plan, default_processes
     from latentzip.bench.plots import check_plot
 
@@ -133,7 +162,11 @@ def bench(
         gallery=html_pictures if html is not None else 0,
         device=torch_device(device),
     )
-    if speed:
+    if pairs is not None:
+        from latentzip.bench.pairs import Wanted
+
+        _pairs(plan, Wanted(pairs_count, share, pairs_crop, seed), pairs, quiet, force)
+    elif speed:
         _speed(plan, markdown, as_json=as_json, quiet=quiet, force=force)
     else:
         _compare(plan, {"html": html, "plot": plot, "csv": csv, "markdown": markdown}, as_json, quiet, force)
@@ -186,6 +219,30 @@ def _compare(plan: "Plan", targets: dict[str, Path | None], as_json: bool, quiet
     if not quiet:
         inform(f"results are kept in {plan.out}")
     _end(result.failures)
+
+
+def _is_page(path: Path) -> bool:
+    return path.suffix.lower() in (".html", ".htm")
+
+
+def _pairs(plan: "Plan", wanted: "Wanted", target: Path, quiet: bool, force: bool) -> None:
+    from latentzip.bench.pairs import choose_pairs
+    from latentzip.bench.pairs_page import check_folder, to_folder, to_page
+    from latentzip.cli.progress import BenchDisplay
+
+    if not _is_page(target):
+        check_folder(target, overwrite=force)
+    with BenchDisplay(quiet=quiet) as display:
+        found = choose_pairs(plan, wanted, display)
+    if _is_page(target):
+        write_bytes(target, to_page(found), overwrite=force)
+    else:
+        to_folder(found, target, overwrite=force)
+    if not quiet:
+        inform(f"{target}: {len(found.pairs)} pairs")
+        if len(found.pairs) < wanted.count:
+            inform(f"{wanted.count} were wanted: other pictures and rates have no files of such sizes, give more")
+    _end(found.failures)
 
 
 def _speed(plan: "Plan", markdown: Path | None, *, as_json: bool, quiet: bool, force: bool) -> None:
