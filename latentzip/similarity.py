@@ -1,5 +1,8 @@
 """Structural similarity (Wang et al. 2004, doi 10.1109/TIP.2003.819861): errors count by what hides them."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,6 +36,21 @@ def _around(planes: Tensor) -> Tensor:
     flat = planes.reshape(-1, *planes.shape[-3:])
     flat = flat.contiguous(memory_format=torch.channels_last)  # on a CPU it takes a tenth of the time so
     # a variance is the small difference of large squares: with a mantissa of ten bits nothing would be left of it
-    with torch.autocast(planes.device.type, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.autocast(planes.device.type, enabled=False), _without_tf32():
         flat = F.conv2d(F.conv2d(flat, weights, groups=channels), weights.mT, groups=channels)
     return flat.view(*planes.shape[:-3], *flat.shape[-3:])
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Convolutions in full float32 on a GPU; the rest of cuDNN's settings stay as the program has them.
+
+    `cudnn.flags` would set them all, cuDNN itself to off, and fails in programs that use the newer `fp32_precision`.
+    """
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before

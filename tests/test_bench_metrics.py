@@ -166,6 +166,10 @@ def test_other_weights_are_another_metric(perceptual_file: Path, tmp_path: Path)
         ({"reconstruction": "mse", "perceptual": "lpips", "perceptual_weight": 0}, {"psnr"}),
         ({"perceptual": "trunk.safetensors", "perceptual_weight": 0.3, "ssim_weight": 1.0}, {*OF_VGG16, "ms_ssim"}),
         ({"reconstruction": "mse", "perceptual": "none", "ssim_weight": 1.0}, {"psnr"}),
+        (
+            {"reconstruction": "mse", "perceptual": "none", "ssim_weight": 1.0, "settings_version": 2},
+            {"psnr", "ms_ssim"},
+        ),
         ({"reconstruction": "mse", "perceptual": "none", "perceptual_weight": 1, "train": "prior"}, set()),
         ({"reconstruction": "mse", "perceptual": "lpips", "perceptual_weight": 1}, {"psnr", *OF_VGG16}),
         ({"reconstruction": "mse", "means_weights": [0.6, 0.0, 1.6]}, {"psnr", "mean8_y", "mean8_cb", "mean8_cr"}),

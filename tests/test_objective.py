@@ -4,6 +4,7 @@ import dataclasses
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def test_each_term_begins_at_its_time(vgg_file: Path) -> None:
 
 
 def test_the_reconstruction_loss_in_8_bit_units() -> None:
-    settings = dataclasses.replace(SETTINGS, perceptual="none", disc_weight=0.0)
+    settings = dataclasses.replace(SETTINGS, perceptual="none", ssim_weight=0.0, disc_weight=0.0)
     model, x = tiny_model(TINY_KL), crops()
     out = model(x, RATE)
     shifted = dataclasses.replace(out, x_hat=out.x_hat * 0 + x + 0.02, bpp=out.bpp * 0 + 0.5)
@@ -144,6 +145,43 @@ def test_the_reconstruction_loss_in_8_bit_units() -> None:
     balance = [(weight / (low * high) ** 0.5) ** -0.4 for weight in weights]
     expected = [b * (0.5 + weight * (0.02 * 127.5) ** 2) for b, weight in zip(balance, weights, strict=True)]
     assert losses.total.item() == pytest.approx(np.mean(expected), rel=1e-3)
+
+
+def test_ssim_counts_without_a_perceptual_network() -> None:
+    """As in the whole objective: the share of the squared error, and 1 - SSIM, in training and in validation."""
+    settings = dataclasses.replace(SETTINGS, perceptual="none", ssim_weight=5.0, disc_weight=0.0, perceptual_start=0.3)
+    model, x = tiny_model(TINY_KL), crops()[:1]
+    rate = torch.tensor([0.5])  # where nothing is balanced
+    out = model(x, rate)
+    objective = Objective(settings, model.config.lambdas, None)
+    low, high = model.config.lambdas
+    error = (low * high) ** 0.5 * (out.x_hat - x).square().mean() * 127.5**2
+    expected = out.bpp[0] + settings.reconstruction_share * error + 5 * (1 - ssim(out.x_hat, x)[0])
+    assert objective.score(x, out, rate)[0].item() == pytest.approx(expected.item(), rel=1e-4)
+    begun = objective.backward(x, out, rate, model.decoder.last_layer, 0.3, 0)
+    assert begun.total.item() == pytest.approx(expected.item(), rel=1e-3)
+    assert begun.ssim.item() == pytest.approx(ssim(out.x_hat, x).item(), rel=1e-4)
+    before = objective.backward(x, model(x, rate), rate, model.decoder.last_layer, 0.2, 0)
+    assert before.ssim == 0
+    assert before.total.item() == pytest.approx((out.bpp[0] + error).item(), rel=0.02)  # but for the noise
+
+
+def test_ssim_leaves_cudnn_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only TF32 is kept out, of convolutions alone, and in programs that set precisions by torch's newer names too."""
+    cudnn, seen = torch.backends.cudnn, []
+
+    def conv2d(*arguments: Any, **options: Any) -> Tensor:
+        seen.append((cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.conv.fp32_precision))
+        return real(*arguments, **options)
+
+    real = nn.functional.conv2d
+    monkeypatch.setattr("latentzip.similarity.F.conv2d", conv2d)
+    monkeypatch.setattr(cudnn, "benchmark", True)
+    monkeypatch.setattr(torch.backends, "fp32_precision", "tf32")
+    precision = cudnn.conv.fp32_precision
+    ssim(crops(), crops())
+    assert seen == [(True, True, False, "ieee")] * 2
+    assert cudnn.conv.fp32_precision == precision
 
 
 def test_ssim_is_that_of_the_package_that_bench_uses() -> None:

@@ -20,7 +20,7 @@ from conftest import IMAGES, TINY_KL, TINY_NORMAL, TINY_VQ, Result
 from PIL import Image
 
 from latentzip.codec import decode_image, encode_image
-from latentzip.errors import LatentzipError, OutputError, TrainingError
+from latentzip.errors import LatentzipError, OutputError, TrainingError, UsageError
 from latentzip.images import read_image
 from latentzip.models.autoencoder import Autoencoder
 from latentzip.models.config import AutoencoderConfig
@@ -36,18 +36,19 @@ from latentzip.zoo.loading import load_autoencoder, load_decoder, load_encoder
 
 CPU = torch.device("cpu")
 PARTS = ("encoder", "analysis", "latent", "decoder")
+DEFAULTS = TrainSettings(max_steps=10**9)
 SETTINGS = TrainSettings(
     max_steps=6,
     batch=4,
     crop=64,
     perceptual="none",
-    perceptual_start=0.3,
+    ssim_weight=0.0,
     perceptual_crop=32,
     perceptual_crops=2,
     disc_width=8,
     disc_layers=2,
 )
-ALONE = dataclasses.replace(SETTINGS, disc_weight=0.0)  # without a discriminator
+ALONE = dataclasses.replace(SETTINGS, disc_weight=0.0, perceptual_crops=4)  # without a discriminator
 
 
 @pytest.fixture(autouse=True)
@@ -79,9 +80,13 @@ def run(
     resume: bool = False,
 ) -> list[str]:
     notes = Notes()
-    wishes = {} if settings is None else vars(settings)
+    wishes = {} if settings is None else wishes_of(settings)
     train(folder, out, config, wishes, init=init, resume=resume, device=CPU, display=notes)
     return notes.lines
+
+
+def wishes_of(settings: TrainSettings) -> dict[str, Any]:
+    return {name: value for name, value in vars(settings).items() if value != vars(DEFAULTS)[name]}
 
 
 def log(out: Path, kind: str) -> list[dict[str, Any]]:
@@ -93,7 +98,7 @@ def log(out: Path, kind: str) -> list[dict[str, Any]]:
 def test_a_run_leaves_a_model_that_encodes(
     photographs: Path, vgg_file: Path, tmp_path: Path, config: AutoencoderConfig
 ) -> None:
-    settings = dataclasses.replace(SETTINGS, perceptual=str(vgg_file))
+    settings = dataclasses.replace(SETTINGS, perceptual=str(vgg_file), perceptual_start=0.3, ssim_weight=1.0)
     said = run(photographs, tmp_path, config, settings)
     assert any("broken.jpg" in line for line in said)
     assert any("small.png" in line for line in said)
@@ -172,7 +177,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     photographs: Path, vgg_file: Path, tmp_path: Path, config: AutoencoderConfig
 ) -> None:
     """To the bit, discriminator included: batches, rates, noise and schedules are functions of the step."""
-    settings = dataclasses.replace(SETTINGS, perceptual=str(vgg_file))
+    settings = dataclasses.replace(SETTINGS, perceptual=str(vgg_file), perceptual_start=0.3, ssim_weight=1.0)
     run(photographs, tmp_path / "whole", config, settings)
 
     class Stopping(loop.Trainer):
@@ -284,7 +289,7 @@ def test_errors_say_what_to_do(photographs: Path, tmp_path: Path, tiny_weights: 
         ({"folder": tmp_path / "missing", "out": tmp_path / "runs" / "one"}, "not a folder"),
         ({"folder": tmp_path / "empty"}, "no picture in it can be trained on"),
         ({"settings": dataclasses.replace(settings, crop=2048)}, "at least 2048x2048 pixels, or a smaller --crop"),
-        ({"settings": None, "resume": True}, "no checkpoint to resume from"),
+        ({"config": None, "settings": None, "resume": True}, "no checkpoint to resume from"),
         ({"out": tmp_path / "file"}, "cannot be written to"),
         ({"config": None, "init": "no-such-model"}, "neither a built-in model"),
         ({"config": None, "init": str(tmp_path / "file")}, "not a readable weights file"),
@@ -304,10 +309,14 @@ def test_errors_say_what_to_do(photographs: Path, tmp_path: Path, tiny_weights: 
     checkpoint = (tmp_path / "out" / "checkpoint.pt").read_bytes()
     for options, message in (
         ({}, "another run's checkpoint"),
-        ({"config": TINY_KL, "resume": True}, "another architecture"),
-        ({"settings": dataclasses.replace(settings, train="decoder"), "resume": True}, "cannot change within a run"),
+        ({"resume": True}, "leave --init and its architecture out"),
+        ({"config": None, "init": "pca", "resume": True}, "leave --init and its architecture out"),
+        (
+            {"config": None, "settings": dataclasses.replace(settings, train="decoder"), "resume": True},
+            "cannot change within a run",
+        ),
     ):
-        with pytest.raises(TrainingError, match=message):
+        with pytest.raises(LatentzipError, match=message):
             run(**{"folder": photographs, "out": tmp_path / "out", "config": TINY_VQ, "settings": settings, **options})
     assert (tmp_path / "out" / "checkpoint.pt").read_bytes() == checkpoint
     state = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
@@ -426,7 +435,7 @@ def test_two_processes_train_as_one(photographs: Path, tmp_path: Path, config: A
 
 
 def test_settings_need_an_end_and_survive_json() -> None:
-    with pytest.raises(TrainingError, match="needs an end"):
+    with pytest.raises(UsageError, match="needs an end"):
         TrainSettings()
     assert TrainSettings.from_json(SETTINGS.to_json()) == SETTINGS
     old = {name: value for name, value in json.loads(SETTINGS.to_json()).items() if name != "ssim_weight"}
@@ -457,5 +466,5 @@ def test_a_prior_takes_another_ones_place(photographs: Path, tmp_path: Path, tin
     assert torch.equal(before[books].sort(1).values, after[books].sort(1).values)  # the same codes, ordered anew
     with pytest.raises(TrainingError, match=r"latent\.quantizer\.codebooks does not fit"):
         run(photographs, tmp_path / "d", config, settings, init=str(tiny_weights["vq"]))
-    with pytest.raises(TrainingError, match="has no learned prior"):
+    with pytest.raises(UsageError, match="has no learned prior"):
         run(photographs, tmp_path / "c", None, settings, init=str(tiny_weights["vq"]))

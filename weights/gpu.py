@@ -268,7 +268,7 @@ def main() -> None:
     pictures = load_pictures(arguments.pictures, arguments.crop, 1 << 40)
     sample = Sampler(pictures.train, arguments.batch, arguments.crop, device)
     common = TrainSettings(
-        max_minutes=arguments.minutes[0],
+        max_minutes=sum(arguments.minutes),
         init=arguments.model.stem,
         batch=arguments.batch,
         crop=arguments.crop,
@@ -276,6 +276,7 @@ def main() -> None:
         schedule="constant",
         warmup_steps=150,
         perceptual="none",
+        ssim_weight=0.0,
         disc_weight=0.0,
     )
     model = grow(arguments.model, arguments.grow, pictures, common)
@@ -285,7 +286,6 @@ def main() -> None:
     vgg = VggDistance(arguments.vgg, VGG_BLOCKS).to(device)
     with_vgg = dataclasses.replace(
         common,
-        max_minutes=arguments.minutes[1],
         learning_rate=1e-3,
         schedule="cosine",
         perceptual=str(arguments.vgg),
@@ -296,9 +296,10 @@ def main() -> None:
         ssim_weight=SSIM_WEIGHT,
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for settings, perceptual in ((common, None), (with_vgg, vgg)):
-        if not settings.max_minutes:
+    for minutes, settings, perceptual in zip(arguments.minutes, (common, with_vgg), (None, vgg), strict=True):
+        if not minutes:
             continue
+        settings = dataclasses.replace(settings, max_minutes=minutes)
 
         def save(steps: int, minutes: float, settings: TrainSettings = settings) -> None:
             notes = {"steps": str(steps), "minutes": f"{minutes:.1f}", "settings": settings.to_public_json()}

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from latentzip.cli.console import ExitCode
 from latentzip.cli.options import Device, DeviceOption, torch_device
 from latentzip.models.config import AutoencoderConfig
 
@@ -155,10 +156,10 @@ def train(
     compile: Annotated[
         bool | None, _option("By torch.compile: a minute at the start, faster steps; needs a C++ compiler.", RUN)
     ] = None,
-    seed: Annotated[int | None, _option("Of crops, rates and noise.", RUN)] = None,
+    seed: Annotated[int | None, _option("Of crops, rates and noise.", RUN, min=0, max=2**32 - 1)] = None,
     device: DeviceOption = Device.auto,
 ) -> None:
-    """Train or fine-tune a model on your pictures."""
+    """Train or fine-tune a model on your pictures. Interrupted, it saves, and exits with 130."""
     if resume and out is None:
         raise typer.BadParameter("--resume needs the run's folder: give --out")
     if config is not None and (regularizer or factor or prior):
@@ -214,7 +215,7 @@ def train(
             prior.value if prior is not None else None,
         )
     with training_display() as display:
-        run(
+        finished = run(
             data,
             out if out is not None else name_run(data, init, RUNS),
             architecture,
@@ -224,6 +225,8 @@ def train(
             device=torch_device(device),
             display=display,
         )
+    if not finished:
+        raise typer.Exit(ExitCode.INTERRUPTED)
 
 
 def _weights(text: str | None) -> tuple[float, ...] | None:

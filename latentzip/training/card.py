@@ -2,13 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from latentzip.files import write_bytes
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.families import config_to_json
 from latentzip.training.data import Pictures
-from latentzip.training.journal import LOG_NAME
+from latentzip.training.journal import Record
 from latentzip.training.settings import TrainSettings
 
 CARD_NAME = "model.md"
@@ -21,8 +20,9 @@ def write_card(
     pictures: Pictures,
     steps: int,
     seconds: float,
+    validation: Record | None,
 ) -> None:
-    """OUT/model.md. Raises OutputError."""
+    """OUT/model.md. `validation`: the record of the last one. Raises OutputError."""
     architecture = ", ".join(f"{k} {v}" for k, v in json.loads(config_to_json(config)).items())
     chosen = "\n".join(f"| {name} | {value} |" for name, value in json.loads(settings.to_public_json()).items())
     origin = Path(settings.init).name
@@ -38,7 +38,7 @@ Architecture: {architecture}.
 
 ## On the held-out pictures
 
-{_figures(out)}
+{_figures(validation)}
 The perceptual distance is the one that the model was trained on, and the pictures' central parts are measured: compare
 with `latentzip encode` and files before you publish figures.
 
@@ -51,13 +51,11 @@ with `latentzip encode` and files before you publish figures.
     write_bytes(out / CARD_NAME, text.encode(), overwrite=True)
 
 
-def _figures(out: Path) -> str:
-    """The last validation as a table."""
-    records: list[dict[str, Any]] = [json.loads(line) for line in (out / LOG_NAME).read_text().splitlines()]
-    last = next((record for record in reversed(records) if record["kind"] == "validation"), None)
-    if last is None:
+def _figures(validation: Record | None) -> str:
+    """As a table."""
+    if validation is None:
         return "None were held out.\n"
     rows = "\n".join(
-        f"| {r['rate']:.2f} | {r['bpp']:.3f} | {r['psnr']:.2f} | {r['perceptual']:.3f} |" for r in last["rates"]
+        f"| {r['rate']:.2f} | {r['bpp']:.3f} | {r['psnr']:.2f} | {r['perceptual']:.3f} |" for r in validation["rates"]
     )
     return f"| rate | bpp | PSNR | perceptual distance |\n|---|---|---|---|\n{rows}\n"

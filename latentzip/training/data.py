@@ -45,6 +45,8 @@ def load_pictures(folder: Path, crop: int, cache_bytes: int) -> Pictures:
     budget = cache_bytes // max(1, len(paths))
 
     def load(path: Path) -> Pixels | str:
+        if not path.is_file():  # to open a pipe would be to wait for ever
+            return "no ordinary file"
         try:
             pixels = read_image(path, alpha="white", metadata="none").pixels
         except LatentzipError as error:

@@ -2,32 +2,33 @@
 
 import contextlib
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import DistError
 from torch.nn.parallel import DistributedDataParallel
 
 from latentzip.errors import TrainingError
 from latentzip.models.autoencoder import Autoencoder, VqLatent
 from latentzip.models.families import config_to_json
-from latentzip.training.checkpoint import read_checkpoint, save_checkpoint
+from latentzip.training.checkpoint import fitting, read_checkpoint, save_checkpoint, usable, what_was_kept
 from latentzip.training.codebook import CodebookAverages
 from latentzip.training.conversion import to_unit_variance
 from latentzip.training.data import Pictures, batches
 from latentzip.training.discriminator import PatchDiscriminator
+from latentzip.training.interrupts import Interrupts
 from latentzip.training.journal import Journal
 from latentzip.training.losses import Losses, Objective
-from latentzip.training.optimizer import MixedOptimizer
+from latentzip.training.optimizer import MixedOptimizer, load_moments
 from latentzip.training.parallel import World
 from latentzip.training.settings import TrainSettings
 from latentzip.training.typeset import masks_of, typeset_at
 from latentzip.training.validation import save_grid, validate
+from latentzip.zoo.checking import listed, not_finite
 from latentzip.zoo.checkpoints import MODEL_NAME, save_weights
 
 LOG_SECONDS = 10.0
@@ -46,8 +47,10 @@ class Trainer:
         out: Path,
         device: torch.device,
         world: World | None = None,
+        interrupts: Interrupts | None = None,
     ) -> None:
-        self.world = world or World()
+        self.world = world or World(device=device)
+        self.interrupts = interrupts or Interrupts()
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objective = objective
         self.settings = settings
@@ -80,7 +83,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.best_score = math.inf
-        self._stop = False
+        self._stop = False  # as agreed by all processes
 
     def run(self, pictures: Pictures, journal: Journal | None) -> bool:
         """Train to the end of the settings (True), or to a signal (False); the last state is saved either way.
@@ -92,14 +95,15 @@ class Trainer:
         tally = _Tally()
         epoch_steps = max(1, round(len(pictures.train) / s.batch))
         ready = batches(pictures.train, self.step, s.batch, s.crop, s.seed, s.type_share)
-        with contextlib.closing(ready), _signals_to(self._on_signal), _failures_explained(s):
+        with contextlib.closing(ready), self.interrupts.noting(), _failures_explained(s, self.world):
             started, before = time.monotonic(), self.seconds
             logged = saved = self.seconds  # by the clock that all processes share, so that they report together
             share = self.world.share(s.batch)
             for pixels in ready:
-                self.seconds = before + self._agreed_seconds(time.monotonic() - started)
+                self.seconds = before + self._agree(time.monotonic() - started)
                 progress = s.progress(self.step, self.seconds / 60)
-                if progress >= 1 or self._stop:
+                finished = progress >= 1
+                if finished or self._stop:
                     break
                 tally.add(self._train_step(pixels[share], progress))
                 if self.codebooks is not None and self.step % epoch_steps == 0:
@@ -114,7 +118,7 @@ class Trainer:
             if tally.steps:
                 self._report(tally, self.seconds - logged, journal)
             self._validate_and_save(pictures, journal)
-        return not self._stop
+        return finished
 
     def _train_step(self, pixels: Tensor, progress: float) -> Losses:
         """pixels: this process's part of the batch, (b, 3, H, W) uint8."""
@@ -176,55 +180,61 @@ class Trainer:
         names = [name for name, average in self.averages.items() if average.is_floating_point()]
         torch._foreach_lerp_([self.averages[name] for name in names], [current[name] for name in names], 1 - decay)
 
-    def _agreed_seconds(self, elapsed: float) -> float:
-        """The first process's clock, and whether any process was asked to stop: all must leave at the same step."""
-        if self.world.size > 1:
-            state = torch.tensor([elapsed if self.world.writes else 0.0, float(self._stop)], dtype=torch.float64)
-            elapsed, stop = self.world.sum(state.to(self.device, torch.float32)).tolist()
-            self._stop = stop > 0
+    def _agree(self, elapsed: float) -> float:
+        """The first process's clock, by which all validate and end, and whether all stop before this step.
+
+        What is noted after this waits for the next step, so that no process stops alone.
+        """
+        state = torch.tensor([elapsed if self.world.writes else 0.0, float(self.interrupts.noted)])
+        elapsed, stop = self.world.sum(state.to(self.device)).tolist()
+        self._stop = stop > 0
         return elapsed
 
     def _report(self, tally: "_Tally", seconds: float, journal: Journal | None) -> None:
         means = {name: self.world.mean(value).item() for name, value in tally.means().items()}
         if not math.isfinite(means["total"]):
-            raise TrainingError(
-                f"{self.out}: the loss is no longer a number at step {self.step}; the last good checkpoint was kept:"
-                " go on from it with --resume and a lower --learning-rate"
-            )
+            raise self._diverged(f"the loss is no longer a number at step {self.step}")
         progress = self.settings.progress(self.step, self.seconds / 60)
-        if journal is not None:
-            record: dict[str, Any] = {
-                "step": self.step,
-                "minutes": round(self.seconds / 60, 2),
-                "progress": round(progress, 5),
-                "steps_per_second": round(tally.steps / max(seconds, 1e-9), 3),
-                "learning_rate": self.learning_rate(progress),
-                "psnr": 10 * math.log10(255**2 / max(means["squared_error"], 1e-9)),
-                **means,
-            }
-            if tally.codebook_use:
-                record["codebook_use"] = tally.codebook_use
-            journal.training(record)
+        record: dict[str, Any] = {
+            "step": self.step,
+            "minutes": round(self.seconds / 60, 2),
+            "progress": round(progress, 5),
+            "steps_per_second": round(tally.steps / max(seconds, 1e-9), 3),
+            "learning_rate": self.learning_rate(progress),
+            "psnr": 10 * math.log10(255**2 / max(means["squared_error"], 1e-9)),
+            **means,
+        }
+        if tally.codebook_use:
+            record["codebook_use"] = tally.codebook_use
+        with self.world.together():
+            if journal is not None:
+                journal.training(record)
         tally.clear()
 
     def _validate_and_save(self, pictures: Pictures, journal: Journal | None) -> None:
-        """On the process that writes. A model that got much worse is not saved."""
-        if journal is None:
-            return
-        best = False
-        if pictures.held_out:
-            record, grid = validate(self.model, self.averages, pictures.held_out, self.objective)
-            if not record["score"] < DIVERGENCE * self.best_score:
-                raise TrainingError(
-                    f"{self.out}: on the held-out pictures the score went from {self.best_score:.3f} to"
-                    f" {record['score']:.3f} by step {self.step}; the last good checkpoint was kept: go on from it with"
-                    " --resume and a lower --learning-rate"
-                )
-            best = record["score"] < self.best_score
-            self.best_score = min(self.best_score, record["score"])
-            save_grid(self.out, self.step, grid)
-            journal.validation({"step": self.step, **record})
-        self.save(best=best)
+        """On the process that writes. A model that got much worse, or whose values are no numbers, is not saved."""
+        with self.world.together():
+            if journal is None:
+                return
+            half = {f"average of {name}": t.half() for name, t in self.averages.items() if t.is_floating_point()}
+            if wrong := not_finite({**self.model.state_dict(), **half}):
+                raise self._diverged(f"{listed(wrong)} is no longer finite by step {self.step}")
+            best = False
+            if pictures.held_out:
+                record, grid = validate(self.model, self.averages, pictures.held_out, self.objective)
+                if not record["score"] < DIVERGENCE * self.best_score:
+                    raise self._diverged(
+                        f"on the held-out pictures the score went from {self.best_score:.3f} to {record['score']:.3f}"
+                        f" by step {self.step}"
+                    )
+                best = record["score"] < self.best_score
+                self.best_score = min(self.best_score, record["score"])
+                save_grid(self.out, self.step, grid)
+                journal.validation({"step": self.step, **record})
+            self.save(best=best)
+
+    def _diverged(self, what: str) -> TrainingError:
+        return TrainingError(f"{self.out}: {what}; {what_was_kept(self.out)}")
 
     def save(self, *, best: bool = False) -> None:
         """Checkpoint for resumption, and the averaged weights as a model that encode and decode can use."""
@@ -257,38 +267,37 @@ class Trainer:
     def resume(self) -> None:
         """Go on from the checkpoint in the run's folder. Raises TrainingError."""
         state = read_checkpoint(self.out)
-        try:
-            self.model.load_state_dict(state["model"])
-        except RuntimeError:  # whose message lists every tensor
-            raise TrainingError(
-                f"{self.out}: another version of latentzip made its checkpoint: begin a new run with --init {self.out},"
-                " which takes all that fits"
-            ) from None
-        self.averages = {name: tensor.to(self.device) for name, tensor in state["averages"].items()}
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.codebooks is not None:
-            self.codebooks.load_state_dict(state["codebooks"])
-        if self.discriminator is not None and "discriminator" in state:
-            self.discriminator.load_state_dict(state["discriminator"])
-            self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
-        self.step, self.seconds, self.best_score = state["step"], state["seconds"], state["best_score"]
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._stop = True
+        own = self.model.state_dict()
+        with usable(self.out):
+            if state["model"].keys() != own.keys():
+                raise TrainingError(
+                    f"{self.out}: another version of latentzip made its checkpoint: begin a new run with --init"
+                    f" {self.out}, which takes all that fits"
+                )
+            averages = fitting(state["averages"], own, "averages")
+            self.model.load_state_dict(fitting(state["model"], own, "model"))
+            self.averages = {name: tensor.to(self.device, copy=True) for name, tensor in averages.items()}
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.codebooks is not None:
+                self.codebooks.load_state_dict(
+                    fitting(state.get("codebooks"), self.codebooks.state_dict(), "codebooks")
+                )
+            if self.discriminator is not None and "discriminator" in state:
+                own = self.discriminator.state_dict()
+                self.discriminator.load_state_dict(fitting(state["discriminator"], own, "discriminator"))
+                load_moments(self.discriminator_optimizer, state.get("discriminator_optimizer"))
+        self.step, self.seconds, self.best_score = state["step"], float(state["seconds"]), float(state["best_score"])
 
 
 def _freeze(model: Autoencoder, train: str) -> None:
-    """Let those parts learn that are to. Raises TrainingError where there is no prior to train."""
+    """Let those parts learn that are to."""
     model.requires_grad_(train == "all")
     if train == "decoder":
         model.decoder.requires_grad_(True)
     elif train == "prior":
-        prior = getattr(model.latent, "prior", None)
-        if prior is None:
-            raise TrainingError("--train prior: this model has no learned prior")
-        prior.requires_grad_(True)
-        if model.config.learns_prior:
-            model.analysis.requires_grad_(True)
+        for part in (getattr(model.latent, "prior", None), getattr(model, "analysis", None)):
+            if part is not None:
+                part.requires_grad_(True)
 
 
 class _Tally:
@@ -312,21 +321,12 @@ class _Tally:
 
 
 @contextlib.contextmanager
-def _signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """While inside, SIGINT and SIGTERM call `handler` instead of ending the process."""
-    old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, former in old.items():
-            signal.signal(number, former)
-
-
-@contextlib.contextmanager
-def _failures_explained(settings: TrainSettings) -> Iterator[None]:
+def _failures_explained(settings: TrainSettings, world: World) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if world.size > 1 and (isinstance(error, DistError) or "closed by peer" in str(error)):
+            raise TrainingError(f"process {world.rank}: another one has ended; go on with --resume") from None
         from torch._dynamo.exc import BackendCompilerFailed  # slow to import, and seldom needed
 
         if isinstance(error, BackendCompilerFailed):

@@ -132,11 +132,14 @@ class Objective:
         weight = self._lagrangian_weight(rate)
         s = self.settings
         error = weight * squared_error((out.x_hat - x) * 127.5, s.means_weights, s.chroma_weight)
-        if self.perceptual is None:
-            return out.bpp + error, x.new_zeros(len(x))
-        distance, distortion = self._seen(out.x_hat, x)
+        distance = distortion = x.new_zeros(len(x))
+        if self.perceptual is not None:
+            distance, distortion = self._seen(out.x_hat, x)
+        elif not s.has_ssim:
+            return out.bpp + error, distance
         seen = s.perceptual_weight * distance + s.wasserstein_weight * distortion
-        seen = seen + s.ssim_weight * (1 - ssim(out.x_hat, x))
+        if s.has_ssim:
+            seen = seen + s.ssim_weight * (1 - ssim(out.x_hat, x))
         relative = self._relative(weight, PERCEPTUAL_POWER)
         return out.bpp + s.reconstruction_share * error + relative * seen, distance
 
@@ -177,8 +180,9 @@ class Objective:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """L_rec: the distance of pixels, of structure and of features."""
         s = self.settings
-        with_perceptual = self.perceptual is not None and progress >= s.perceptual_start
-        share = s.reconstruction_share if with_perceptual else 1.0
+        begun = progress >= s.perceptual_start
+        with_perceptual, with_ssim = begun and self.perceptual is not None, begun and s.has_ssim
+        share = s.reconstruction_share if with_perceptual or with_ssim else 1.0
         balance = self._relative(weight, -BALANCE_POWER)
         difference = (x_hat - x) * 127.5
         squared = difference.square().mean((1, 2, 3))
@@ -191,20 +195,19 @@ class Objective:
         if type_mask is not None:
             total = total + s.type_weight * (balance * weight * (difference.abs() * type_mask).mean((1, 2, 3))).mean()
         perceptual = wasserstein = similarity = x.new_zeros(())
-        if with_perceptual:
-            relative = balance * self._relative(weight, PERCEPTUAL_POWER)
-            if step % s.perceptual_every == 0:
-                with s.autocast(x.device):
-                    distance, distortion = self._seen_of_parts(
-                        parts.of(x_hat), parts.of(x), None if type_mask is None else parts.of(type_mask)
-                    )
-                seen = s.perceptual_weight * distance + s.wasserstein_weight * distortion
-                total = total + s.perceptual_every * (relative[parts.chosen] * seen).mean()
-                perceptual, wasserstein = (s.perceptual_every * value.mean() for value in (distance, distortion))
-            if s.ssim_weight:
-                similarities = ssim(x_hat, x)
-                total = total + s.ssim_weight * (relative * (1 - similarities)).mean()
-                similarity = similarities.mean()
+        relative = balance * self._relative(weight, PERCEPTUAL_POWER)
+        if with_perceptual and step % s.perceptual_every == 0:
+            with s.autocast(x.device):
+                distance, distortion = self._seen_of_parts(
+                    parts.of(x_hat), parts.of(x), None if type_mask is None else parts.of(type_mask)
+                )
+            seen = s.perceptual_weight * distance + s.wasserstein_weight * distortion
+            total = total + s.perceptual_every * (relative[parts.chosen] * seen).mean()
+            perceptual, wasserstein = (s.perceptual_every * value.mean() for value in (distance, distortion))
+        if with_ssim:
+            similarities = ssim(x_hat, x)
+            total = total + s.ssim_weight * (relative * (1 - similarities)).mean()
+            similarity = similarities.mean()
         return total, {
             "reconstruction": reconstruction.mean(),
             "squared_error": squared.mean(),

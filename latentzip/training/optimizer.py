@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentzip.training.checkpoint import is_like
+
 MIN_KERNEL_SIDE = 32  # kernels thinner than this gain nothing from orthogonalised steps
 # Of Muon, times the learning rate, each step: without it kernels walk until hidden channels are silent (see `silence`).
 WEIGHT_DECAY = 0.1
@@ -56,8 +58,38 @@ class MixedOptimizer:
         return {name: part.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises ValueError where it does not fit."""
+        if state.keys() != self.parts.keys():
+            raise ValueError("its optimizer has other parts")
         for name, part in self.parts.items():
-            part.load_state_dict(state[name])
+            load_moments(part, state[name])
+
+
+_MOMENTS: dict[type[torch.optim.Optimizer], set[str]] = {
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.Muon: {"momentum_buffer"},
+}
+
+
+def load_moments(optimizer: torch.optim.Optimizer, found: object) -> None:
+    """What an optimiser has gathered, from its `state_dict` of before; its rates and the like stay what they are.
+
+    Raises ValueError where that does not fit the parameters.
+    """
+    state = found.get("state") if isinstance(found, dict) else None
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if not isinstance(state, dict) or not state.keys() <= set(range(len(parameters))):
+        raise ValueError("its optimizer is of other parameters")
+    for number, moments in state.items():
+        if not isinstance(moments, dict) or moments.keys() != _MOMENTS[type(optimizer)]:
+            raise ValueError("its optimizer is of another kind")
+        like = {"step": torch.tensor(0.0), **dict.fromkeys(moments.keys() - {"step"}, parameters[number])}
+        if not all(is_like(moment, like[name]) for name, moment in moments.items()):
+            raise ValueError("its optimizer has values of other shapes, or that are not finite")
+        if moments.get("step", 0) < 0:
+            raise ValueError("its optimizer has made fewer steps than none")
+    own = {number: {name: moment.clone() for name, moment in moments.items()} for number, moments in state.items()}
+    optimizer.load_state_dict({"state": own, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _groups(parameters: list[nn.Parameter], slow: list[bool]) -> list[dict[str, Any]]:

@@ -1,13 +1,17 @@
 """More than one process, as torchrun starts them: who one is, and the few things that all must agree on."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from latentzip.errors import TrainingError
+from latentzip.errors import LatentzipError, TrainingError
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -16,21 +20,25 @@ class World:
 
     rank: int = 0
     size: int = 1
+    device: torch.device = CPU  # where what is agreed upon must lie
 
     @classmethod
-    def join(cls, device: torch.device) -> tuple["World", torch.device]:
-        """Join the processes that torchrun started, if it did: (world, this process's device). Raises TrainingError."""
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return cls(), device
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        if device.type == "cuda":
-            device = torch.device("cuda", local)
-            torch.cuda.set_device(device)
+    def join(cls, device: torch.device) -> "World":
+        """Join the processes that torchrun started, if it did, each with a device of its own. Raises TrainingError."""
         try:
+            if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+                return cls(device=device)
+            if device.type == "cuda":
+                device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+                torch.cuda.set_device(device)
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         except (RuntimeError, ValueError) as error:
-            raise TrainingError(f"the processes cannot find each other ({error}): start them with torchrun") from None
-        return cls(dist.get_rank(), dist.get_world_size()), device
+            reason = str(error).split("\n")[0]
+            raise TrainingError(
+                f"the processes cannot find each other, or a device for each ({reason}): start them with torchrun, one"
+                " for each device"
+            ) from None
+        return cls(dist.get_rank(), dist.get_world_size(), device)
 
     def leave(self) -> None:
         if self.size > 1 and dist.is_initialized():
@@ -58,3 +66,22 @@ class World:
         if self.size > 1:
             dist.broadcast(tensor, 0)
         return tensor
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag of some process is set."""
+        return self.sum(torch.tensor(float(flag), device=self.device)).item() > 0
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What fails in one process fails in all when they have come to its end: none goes on, and waits for it.
+
+        The others raise an error that says nothing, as do all but the first where it failed too.
+        """
+        failure: LatentzipError | None = None
+        try:
+            yield
+        except LatentzipError as error:
+            failure = error
+        first_failed = self.any(failure is not None and self.writes)
+        if self.any(failure is not None):
+            raise failure if failure is not None and (self.writes or not first_failed) else TrainingError()

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,21 +9,24 @@ from typing import Any
 
 import torch
 
-from latentzip.errors import ModelError, OutputError, TrainingError
+from latentzip.errors import LatentzipError, ModelError, TrainingError, UsageError
 from latentzip.models.autoencoder import Autoencoder
 from latentzip.models.config import CONFIG_VERSION, AutoencoderConfig, Prior, Regularizer
 from latentzip.models.families import config_from_json, trainable
 from latentzip.training.card import write_card
-from latentzip.training.checkpoint import has_checkpoint, read_checkpoint
+from latentzip.training.checkpoint import has_checkpoint, read_checkpoint, usable
 from latentzip.training.data import Pictures, load_pictures
 from latentzip.training.discriminator import PatchDiscriminator
+from latentzip.training.folder import run_folder
+from latentzip.training.interrupts import Interrupts
 from latentzip.training.journal import Display, Journal
 from latentzip.training.loop import Trainer
 from latentzip.training.losses import Objective
 from latentzip.training.parallel import World
-from latentzip.training.perceptual import load_perceptual
+from latentzip.training.perceptual import NONE, load_perceptual
 from latentzip.training.settings import TrainSettings
 from latentzip.training.start import PCA, RANDOM, start
+from latentzip.training.wishes import check_wishes
 from latentzip.zoo import checkpoints
 from latentzip.zoo.checkpoints import MODEL_NAME
 from latentzip.zoo.loading import locate
@@ -32,6 +34,7 @@ from latentzip.zoo.loading import locate
 DEFAULT_MINUTES = 30.0
 # A new model learns the coarse things first, fast; perceptual gradients, of a few crops, drown in such steps.
 FROM_ZERO = {"learning_rate": 2e-3, "perceptual_start": 0.3}
+ENDS = ("max_minutes", "max_steps")
 
 
 def train(
@@ -44,52 +47,59 @@ def train(
     resume: bool,
     device: torch.device,
     display: Display,
-) -> None:
-    """Train a model on the pictures below `data` and leave it in `out`.
+) -> bool:
+    """Train a model on the pictures below `data` and leave it in `out`; returns whether it came to its end.
 
     It starts from `init`: a model (name, weights file or run folder), "pca" or "random"; without, from principal
     components where a `config` is given, else from the default model. A resumed run keeps its config and its settings.
     `wishes` are fields of TrainSettings that are to differ from the defaults, or from what the resumed run had.
-    Raises TrainingError, ModelError or OutputError.
+    Asked to end by SIGINT or SIGTERM it saves before it does so, once it has begun its steps.
+    Raises UsageError, TrainingError, ModelError or OutputError, or KeyboardInterrupt before the first step.
     """
-    config, settings = _resumed(out, config, wishes) if resume else _fresh(out, init, config, wishes)
-    _check(settings, config)
-    world, device = World.join(device)
-    try:
-        made = _prepare_folder(out) if world.writes else []
+    if resume and (init is not None or config is not None):
+        raise UsageError("a resumed run goes on with the model that it has: leave --init and its architecture out")
+    interrupts = Interrupts()
+    with contextlib.ExitStack() as stack:
+        world = World.join(device)
+        stack.callback(world.leave)
+        if world.size > 1:  # none is to leave before all know of it
+            stack.enter_context(interrupts.noting())
         say = display.say if world.writes else _say_nothing
-        perceptual = load_perceptual(settings.perceptual)
-        say(f"perceptual loss: {perceptual.name if perceptual is not None else 'none'}")
-        try:
+        with world.together():
+            if world.writes:
+                stack.enter_context(run_folder(out))
+            config, settings = _resumed(out, wishes) if resume else _fresh(out, init, config, wishes)
+            _check(settings, config, wishes, world)
+            perceptual = load_perceptual(settings.perceptual if settings.has_perceptual else NONE)
+            say(f"perceptual loss: {perceptual.name if perceptual is not None else 'none'}")
             pictures = load_pictures(data, settings.crop, settings.cache_bytes)
-        except TrainingError:
-            with contextlib.suppress(OSError):
-                for folder in made:  # for nothing
-                    folder.rmdir()
-            raise
-        _say_what_was_found(pictures, say)
-        torch.manual_seed(settings.seed)
-        model = Autoencoder(config)
-        if not resume:
-            say(start(model, pictures, settings))
+            _say_what_was_found(pictures, say)
+            torch.manual_seed(settings.seed)
+            model = Autoencoder(config)
+            if not resume:
+                say(start(model, pictures, settings))
+        if world.any(interrupts.noted):
+            raise KeyboardInterrupt
         discriminator = None
-        if settings.disc_weight > 0:
+        if settings.has_discriminator:
             discriminator = PatchDiscriminator(settings.disc_width, settings.disc_layers)
-        objective = Objective(settings, config.lambdas, perceptual and perceptual.to(device), discriminator, world.size)
-        trainer = Trainer(model, objective, settings, out, device, world)
-        if resume:
-            trainer.resume()
-            say(f"resumed at step {trainer.step}, {trainer.seconds / 60:.1f} minutes")
-        journal = Journal(out, display) if world.writes else None
+        if perceptual is not None:
+            perceptual.to(world.device)
+        objective = Objective(settings, config.lambdas, perceptual, discriminator, world.size)
+        trainer = Trainer(model, objective, settings, out, world.device, world, interrupts)
+        with world.together():
+            if resume:
+                trainer.resume()
+                say(f"resumed at step {trainer.step}, {trainer.seconds / 60:.1f} minutes")
+            journal = Journal(out, display) if world.writes else None
         finished = trainer.run(pictures, journal)
-        if world.writes:
-            write_card(out, config, settings, pictures, trainer.step, trainer.seconds)
+        if journal is not None:
+            write_card(out, config, settings, pictures, trainer.step, trainer.seconds, journal.last_validation)
         if finished:
             say(f"done: {out / MODEL_NAME}; use it with: latentzip encode -m {out} PICTURE")
         else:
             say(f"stopped at step {trainer.step}; go on with: latentzip train --data {data} --out {out} --resume")
-    finally:
-        world.leave()
+    return finished
 
 
 def new_config(
@@ -135,49 +145,48 @@ def _fresh(
     if config is None and init in (PCA, RANDOM):
         config = AutoencoderConfig.for_factor("kl", 16)
     elif config is None:
-        config = trainable(checkpoints.read_config(locate(init)))
+        path = locate(init)
+        try:
+            config = trainable(checkpoints.read_config(path))
+        except ModelError as error:
+            raise ModelError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    defaults: dict[str, Any] = {}
     if init in (PCA, RANDOM):
-        wishes = {**FROM_ZERO, **wishes}
-    if not wishes.keys() & {"max_minutes", "max_steps"}:
-        wishes = {**wishes, "max_minutes": DEFAULT_MINUTES}
-    return config, TrainSettings(**{**wishes, "init": init})
+        defaults |= FROM_ZERO
+    if wishes.get("perceptual") == NONE:  # that is, squared error and rate alone, unless SSIM is asked for
+        defaults |= {"ssim_weight": 0.0}
+    if not wishes.keys() & set(ENDS):
+        defaults |= {"max_minutes": DEFAULT_MINUTES}
+    settings = TrainSettings(**{**defaults, **wishes, "init": init})
+    if settings.train != "all" and init in (PCA, RANDOM):
+        raise UsageError(f"--train {settings.train} needs a model whose rest it keeps: give --init MODEL")
+    return config, settings
 
 
-def _resumed(
-    out: Path, config: AutoencoderConfig | None, wishes: dict[str, Any]
-) -> tuple[AutoencoderConfig, TrainSettings]:
+def _resumed(out: Path, wishes: dict[str, Any]) -> tuple[AutoencoderConfig, TrainSettings]:
     state = read_checkpoint(out)
-    stored = trainable(config_from_json(state["config"]))
-    if config is not None and config != stored:
-        raise TrainingError(f"{out}: its checkpoint is of another architecture: choose another --out")
-    try:
-        settings = TrainSettings.from_json(state["settings"])
-    except (TypeError, ValueError) as error:
-        raise TrainingError(
-            f"{out}: its checkpoint's settings cannot be read ({error}): start again in another --out"
-        ) from None
-    fixed = {"train", "disc_width", "disc_layers"} & {k for k, v in wishes.items() if getattr(settings, k) != v}
+    with usable(out):
+        try:
+            config, settings = trainable(config_from_json(state["config"])), TrainSettings.from_json(state["settings"])
+        except (LatentzipError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"of its config or settings: {error}") from None
+    changed = {name for name, value in wishes.items() if getattr(settings, name) != value}
+    fixed = changed & {"train", "disc_width", "disc_layers"}
+    if not all((settings.vq_encoder_share, wishes.get("vq_encoder_share", 1))):  # 0: the encoder does not learn at all
+        fixed |= changed & {"vq_encoder_share"}
     if fixed:
         raise TrainingError(f"{out}: {', '.join(sorted(fixed))} cannot change within a run: choose another --out")
-    return stored, dataclasses.replace(settings, **wishes)
+    if wishes.keys() & set(ENDS):  # the new end is where it ends
+        wishes = {**dict.fromkeys(ENDS), **wishes}
+    return config, dataclasses.replace(settings, **wishes)
 
 
-def _check(settings: TrainSettings, config: AutoencoderConfig) -> None:
+def _check(settings: TrainSettings, config: AutoencoderConfig, wishes: dict[str, Any], world: World) -> None:
+    check_wishes(wishes, settings, config)
+    if settings.batch < world.size:
+        raise UsageError(f"--batch {settings.batch}: must have a crop for each of the {world.size} processes")
     if settings.crop % config.factor:
         raise TrainingError(f"--crop {settings.crop}: must be a multiple of the model's factor {config.factor}")
-
-
-def _prepare_folder(out: Path) -> list[Path]:
-    """Make it, if it is not there; returns the folders that were made, the innermost first. Raises OutputError."""
-    made = list(itertools.takewhile(lambda folder: not folder.exists(), (out, *out.parents)))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written to ({error.strerror}): choose another --out") from None
-    return made
 
 
 def _say_what_was_found(pictures: Pictures, say: Callable[[str], None]) -> None:
@@ -194,6 +203,8 @@ def read_config(path: Path) -> AutoencoderConfig:
     Raises ModelError.
     """
     try:
+        if path.exists() and not path.is_file():  # to open a pipe would be to wait for ever
+            raise ModelError("is no ordinary file")
         fields = json.loads(path.read_text())
         if isinstance(fields, dict) and fields.get("family", "lite") != "lite":
             raise ModelError(f"is of the family {fields['family']!r}: only models of the family 'lite' are trained")

@@ -2,19 +2,54 @@
 
 import dataclasses
 import json
+import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 
-from latentzip.errors import TrainingError
+from latentzip.errors import UsageError
 from latentzip.training.discriminator import AdversarialForm
+from latentzip.training.fidelity import SIDES
+from latentzip.training.perceptual import NONE
+
+VERSION = 2  # of the settings: in the first, SSIM did not count without a perceptual network
+POSITIVE = math.ulp(0.0)  # the least number above 0
+# The least and the most that a number may be; of the others, the least is 0.
+LIMITS: dict[str, tuple[float, float]] = {
+    "max_minutes": (POSITIVE, math.inf),
+    "max_steps": (1, math.inf),
+    "batch": (1, 2**16),
+    "crop": (64, 2**16),
+    "seed": (0, 2**32 - 1),
+    "warmup_steps": (1, math.inf),
+    "gradient_clip": (POSITIVE, math.inf),
+    "ema_decay": (0, 1),
+    "perceptual_start": (0, 1),
+    "perceptual_crops": (1, math.inf),
+    "perceptual_crop": (32, 2**16),
+    "perceptual_every": (1, math.inf),
+    "wasserstein_scale": (0, 6),
+    "type_share": (0, 1),
+    "rate_power": (0.1, 10),
+    "disc_start": (0, 1),
+    "disc_lead": (0, 1),
+    "disc_width": (1, 2**10),
+    "disc_layers": (1, 8),
+    "codebook_decay": (0, 1),
+    "checkpoint_minutes": (POSITIVE, math.inf),
+}
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Weights and shares have no unit; where the defaults were measured is in docs/training.md."""
+    """Weights and shares have no unit; where the defaults were measured is in docs/training.md.
+
+    Raises UsageError for values of another type, that are not finite, or outside of LIMITS.
+    """
 
     max_minutes: float | None = None
     max_steps: int | None = None
@@ -54,7 +89,7 @@ class TrainSettings:
     # of the Wasserstein distortion on the same features, and log2 of its neighbourhood's deviation (see wasserstein)
     wasserstein_weight: float = 0.0
     wasserstein_scale: float = 3.0
-    ssim_weight: float = 1.0  # of 1 - SSIM, which begins with the perceptual part
+    ssim_weight: float = 1.0  # of 1 - SSIM, which begins when the perceptual part does
     # L_adv, on the same parts
     adversarial: AdversarialForm = "hinge"
     disc_weight: float = 0.5  # times the adaptive weight; 0: no discriminator
@@ -72,8 +107,19 @@ class TrainSettings:
     checkpoint_minutes: float = 4.0
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, option = getattr(self, field.name), f"--{field.name.replace('_', '-')}"
+            if not _is_a(value, field.type):
+                raise UsageError(f"{option} {value}: no value that it can have")
+            least, most = LIMITS.get(field.name, (0, math.inf))
+            values = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(number, (int, float)) and not least <= number <= most for number in values):
+                at_least = "more than 0" if least == POSITIVE else f"at least {least}"
+                raise UsageError(f"{option} {value}: must be {at_least}" + f" and at most {most}" * (most < math.inf))
+        if not 1 <= len(self.means_weights) <= len(SIDES):
+            raise UsageError(f"--means-weights {self.means_weights}: must be one to {len(SIDES)} numbers")
         if self.max_minutes is None and self.max_steps is None:
-            raise TrainingError("a training run needs an end: give --max-minutes or --max-steps")
+            raise UsageError("a training run needs an end: give --max-minutes or --max-steps")
 
     def progress(self, step: int, minutes: float) -> float:
         """How much of the run is done, 0..1: by steps or by minutes, whichever is further."""
@@ -84,14 +130,31 @@ class TrainSettings:
     def autocast(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
+    @property
+    def paints(self) -> bool:
+        """Whether pictures change, so that losses of pictures matter."""
+        return self.train != "prior"
+
+    @property
+    def has_perceptual(self) -> bool:
+        return self.paints and self.perceptual != NONE and self.perceptual_weight + self.wasserstein_weight > 0
+
+    @property
+    def has_ssim(self) -> bool:
+        return self.paints and self.ssim_weight > 0
+
+    @property
+    def has_discriminator(self) -> bool:
+        return self.paints and self.disc_weight > 0
+
     def sees_discriminator(self, progress: float) -> bool:
-        return self.disc_weight > 0 and progress >= self.disc_start
+        return self.has_discriminator and progress >= self.disc_start
 
     def trains_discriminator(self, progress: float) -> bool:
-        return self.disc_weight > 0 and progress >= self.disc_start - self.disc_lead
+        return self.has_discriminator and progress >= self.disc_start - self.disc_lead
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
+        return json.dumps({"settings_version": VERSION, **dataclasses.asdict(self)})
 
     def to_public_json(self) -> str:
         """Without the folders in which the model to start from and the perceptual trunk lay."""
@@ -99,6 +162,25 @@ class TrainSettings:
 
     @classmethod
     def from_json(cls, text: str) -> "TrainSettings":
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+        """Inverse of `to_json`, for what earlier versions wrote too. Raises TypeError, ValueError or UsageError."""
+        stored = json.loads(text)
+        if not isinstance(stored, dict):
+            raise TypeError("not a JSON object")
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+        if fields.pop("settings_version", 1) == 1 and fields.get("perceptual") == NONE:
+            fields["ssim_weight"] = 0.0
         fields.setdefault("ssim_weight", 0.0)  # runs of before it was part of L_rec
         return cls(**fields)
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    """Whether a value is of a field's type; of numbers only those that are finite, as computing wants them."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is_a(value, one) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_a(one, get_args(kind)[0]) for one in value)
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, NoneType if kind is None else kind)

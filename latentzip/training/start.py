@@ -55,8 +55,6 @@ def start(model: Autoencoder, pictures: Pictures, settings: TrainSettings) -> st
                 f"{path}: --train {settings.train} keeps the rest of the model, but {lacking} does not fit: leave the"
                 " options of the architecture out"
             )
-    elif settings.train != "all":
-        raise TrainingError(f"--train {settings.train} needs a model whose rest it keeps: give --init MODEL")
     lacks_codebooks = isinstance(model.latent, VqLatent) and _lacks_codebooks(model.latent, taken)
     if lacks_codebooks:  # a prior is of no use to other ones
         taken = {name: t for name, t in taken.items() if not name.startswith("latent.")}

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from latentzip.errors import OutputError
 from latentzip.files import write_atomically
 from latentzip.images import Pixels
 from latentzip.models.autoencoder import Autoencoder
@@ -62,7 +63,10 @@ def validate(
 
 def save_grid(out: Path, step: int, grid: Pixels) -> None:
     """OUT/validation/STEP.png. Raises OutputError."""
-    (out / FOLDER).mkdir(exist_ok=True)
+    try:
+        (out / FOLDER).mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out / FOLDER}: cannot be made ({error.strerror}): choose another --out") from None
     path = out / FOLDER / f"{step:08d}.png"
     write_atomically(path, lambda file: Image.fromarray(grid).save(file, "PNG"), overwrite=True)
 

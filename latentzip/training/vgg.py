@@ -5,6 +5,7 @@ without, all channels count alike.
 """
 
 import copy
+import itertools
 from pathlib import Path
 
 import torch
@@ -33,6 +34,8 @@ class VggDistance(FeatureDistance):
         """
         super().__init__()
         try:
+            if path.exists() and not path.is_file():  # to open a pipe would be to wait for ever
+                raise OSError("no ordinary file")
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:
             raise TrainingError(
@@ -46,8 +49,11 @@ class VggDistance(FeatureDistance):
             raise TrainingError(f"{path}: not a VGG16 trunk, {missing[0]} is missing: see docs/training.md")
         self.blocks = blocks
         self.convolutions = nn.ModuleList()
+        channels = 3
         for i in range(count):
-            weight, bias = tensors[f"vgg.conv_{i}.weight"].float(), tensors[f"vgg.conv_{i}.bias"].float()
+            weight, bias = tensors[f"vgg.conv_{i}.weight"].float(), tensors[f"vgg.conv_{i}.bias"].float().flatten()
+            _check(path, f"its convolution {i}", weight.shape == (len(bias), channels, 3, 3), weight, bias)
+            channels = len(bias)
             layer = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
             layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
             self.convolutions.append(layer)
@@ -56,6 +62,8 @@ class VggDistance(FeatureDistance):
         self.name = f"{'LPIPS over ' if calibrated else ''}VGG16 ({path.name})"
         if calibrated:
             self.head_weights = nn.ParameterList(tensors[name].float().flatten() for name in heads)
+            for head, last in zip(self.head_weights, itertools.accumulate(BLOCKS), strict=True):
+                _check(path, "a head", len(head) == len(tensors[f"vgg.conv_{last - 1}.bias"]), head)
         self.mean: Tensor
         self.deviation: Tensor
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
@@ -81,9 +89,17 @@ class VggDistance(FeatureDistance):
         return out
 
 
+def _check(path: Path, what: str, fits: bool, *values: Tensor) -> None:
+    if not fits or not all(tensor.isfinite().all() for tensor in values):
+        raise TrainingError(
+            f"{path}: not a VGG16 trunk, {what} has another shape, or values that are not finite: see docs/training.md"
+        )
+
+
 def _as_torchvision(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """A trunk for BGR in 0..255 (`conv1_1` and so on) as one for RGB of ImageNet's mean and deviation."""
-    if "conv1_1.weight" not in tensors:
+    first = tensors.get("conv1_1.weight")
+    if first is None or first.ndim != 4 or first.shape[1] != 3:
         return tensors
     names = [f"conv{block}_{i}" for block, n in enumerate(BLOCKS, 1) for i in range(1, n + 1)]
     out = {
@@ -93,5 +109,5 @@ def _as_torchvision(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if f"{name}.{part}" in tensors
     }
     scale = 255 * torch.tensor(DEVIATION)[:, None, None]
-    out["vgg.conv_0.weight"] = out["vgg.conv_0.weight"].float().flip(1) * scale
+    out["vgg.conv_0.weight"] = first.float().flip(1) * scale
     return out
