@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from latentzip.errors import TrainingError
 from latentzip.models.autoencoder import Autoencoder, VqLatent
 from latentzip.models.families import config_to_json
-from latentzip.training.checkpoint import fitting, read_checkpoint, save_checkpoint, usable, what_was_kept
+from latentzip.training.checkpoint import fitting, save_checkpoint, usable, what_was_kept
 from latentzip.training.codebook import CodebookAverages
 from latentzip.training.conversion import to_unit_variance
 from latentzip.training.data import Pictures, batches
@@ -264,9 +264,8 @@ class Trainer:
             tensors = to_unit_variance(tensors)
         save_weights(self.out / MODEL_NAME, self.model.config, tensors, notes)
 
-    def resume(self) -> None:
-        """Go on from the checkpoint in the run's folder. Raises TrainingError."""
-        state = read_checkpoint(self.out)
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from what `read_checkpoint` gave. Raises TrainingError."""
         own = self.model.state_dict()
         with usable(self.out):
             if state["model"].keys() != own.keys():

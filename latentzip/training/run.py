@@ -68,7 +68,11 @@ def train(
         with world.together():
             if world.writes:
                 stack.enter_context(run_folder(out))
-            config, settings = _resumed(out, wishes) if resume else _fresh(out, init, config, wishes)
+            state = read_checkpoint(out) if resume else None
+            if state is not None:
+                config, settings = _resumed(out, state, wishes)
+            else:
+                config, settings = _fresh(out, init, config, wishes)
             _check(settings, config, wishes, world)
             perceptual = load_perceptual(settings.perceptual if settings.has_perceptual else NONE)
             say(f"perceptual loss: {perceptual.name if perceptual is not None else 'none'}")
@@ -76,7 +80,7 @@ def train(
             _say_what_was_found(pictures, say)
             torch.manual_seed(settings.seed)
             model = Autoencoder(config)
-            if not resume:
+            if state is None:
                 say(start(model, pictures, settings))
         if world.any(interrupts.noted):
             raise KeyboardInterrupt
@@ -88,8 +92,9 @@ def train(
         objective = Objective(settings, config.lambdas, perceptual, discriminator, world.size)
         trainer = Trainer(model, objective, settings, out, world.device, world, interrupts)
         with world.together():
-            if resume:
-                trainer.resume()
+            if state is not None:
+                trainer.resume(state)
+                state = None  # it is large
                 say(f"resumed at step {trainer.step}, {trainer.seconds / 60:.1f} minutes")
             journal = Journal(out, display) if world.writes else None
         finished = trainer.run(pictures, journal)
@@ -163,8 +168,7 @@ def _fresh(
     return config, settings
 
 
-def _resumed(out: Path, wishes: dict[str, Any]) -> tuple[AutoencoderConfig, TrainSettings]:
-    state = read_checkpoint(out)
+def _resumed(out: Path, state: dict[str, Any], wishes: dict[str, Any]) -> tuple[AutoencoderConfig, TrainSettings]:
     with usable(out):
         try:
             config, settings = trainable(config_from_json(state["config"])), TrainSettings.from_json(state["settings"])
