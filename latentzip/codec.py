@@ -33,7 +33,7 @@ from latentzip.payload import parse_payload
 from latentzip.payload.kl import pack_kl
 from latentzip.payload.plain import pack_adaptive, pack_half
 from latentzip.payload.scans import Parsed, Payload, level_of_quality, rate_of_level, stages_of_quality
-from latentzip.payload.tiles import MOST, code_tile, pack_tiles, parse_tiles
+from latentzip.payload.tiles import check_tile, code_tile, pack_tiles, parse_tiles
 from latentzip.payload.vq import pack_vq
 from latentzip.refinement import STEPS, count_tiles, refine
 from latentzip.settings import Coding
@@ -227,9 +227,10 @@ def read_symbols(
             f"has {header.width}x{header.height} pixels, more than is safe to decode of an unknown file"
             f" (at most {max_pixels}): raise --max-pixels, or decode a --region"
         )
-    if max(size if index is None else index.tile) > MOST:
-        raise FormatError(f"has more than {MOST} latent positions a side in one tile: the file is damaged")
     scans = container.scans
+    if not len(scans):  # of a file that was cut short there may be no index either
+        raise FormatError("has no whole scan: nothing of the picture has arrived")
+    check_tile(size if index is None else index.tile, size, model.latent)
     if index is None:
         there = [scans[number] for number in range(len(scans))]
         parsed = parse_payload(header.kind, model.latent, there, size, partial=partial, most_parts=most_parts)
@@ -267,9 +268,9 @@ def paint(
     the latent in tiles where the file says so. Raises FormatError.
     """
     header, factor = container.header, model.config.factor
-    alpha, metadata = parse_transparency(container), parse_metadata(container)
     region = region or Window(0, 0, header.height, header.width)
     there = latent_window(container, model, region)
+    alpha, metadata = parse_transparency(container, region), parse_metadata(container)
     cutting = cut_for_decoder(model.config, there.times(factor).size, container.tile_plan, bounds)
 
     def latent(window: Window) -> Tensor:
@@ -284,6 +285,6 @@ def paint(
     return Picture(
         pixels[region.relative_to(window.times(factor)).slices],
         greyscale=bool(header.flags & Flag.GREYSCALE),
-        alpha=None if alpha is None else alpha[region.slices],
+        alpha=alpha,
         metadata=metadata,
     )

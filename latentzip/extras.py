@@ -7,6 +7,7 @@ from latentzip.errors import FormatError
 from latentzip.images.picture import Metadata, Picture
 from latentzip.images.profiles import KNOWN, known_profile, recognise
 from latentzip.images.transparency import Plane, pack_alpha, parse_alpha
+from latentzip.tiling import Window
 
 MAX_METADATA = 2**24  # bytes of a profile, of Exif or of XMP, unpacked
 OWN_PROFILE = 0
@@ -37,12 +38,12 @@ def parse_metadata(container: Container) -> Metadata:
     )
 
 
-def parse_transparency(container: Container) -> Plane | None:
-    """(H, W) uint8, or None for an opaque picture. Raises FormatError."""
+def parse_transparency(container: Container, region: Window | None = None) -> Plane | None:
+    """(H, W) uint8, of the picture or of a region of it, or None for an opaque picture. Raises FormatError."""
     alpha = _find(container, ChunkType.ALPHA)
     if (alpha is not None) != bool(container.header.flags & Flag.ALPHA):
         raise FormatError("does not say clearly whether it is transparent: the file is damaged")
-    return None if alpha is None else parse_alpha(alpha, container.header.width, container.header.height)
+    return None if alpha is None else parse_alpha(alpha, (container.header.height, container.header.width), region)
 
 
 def name_of_profile(container: Container) -> str | None:

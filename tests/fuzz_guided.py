@@ -11,12 +11,13 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["latentzip"]):
-    from fuzz import forced, models, read_all, repaired, samples
+    from fuzz import SMALL_TILES, forced, models, read_all, repaired, samples
 
     from latentzip.container import pack
 
 
 def main() -> None:
+    SMALL_TILES.start()
     loaded = models()
     corpus = Path(sys.argv[1])
     corpus.mkdir(exist_ok=True)

@@ -1,10 +1,11 @@
 """Mutated payloads and files: read, or one of our errors. tests/fuzz.py and fuzz_guided.py do it in large numbers."""
 
 import io
+from collections.abc import Iterator
 
 import pytest
 from conftest import noise_picture
-from fuzz import forced, fuzz, models, read_all, repaired, samples
+from fuzz import SMALL_TILES, forced, fuzz, models, read_all, repaired, samples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -14,6 +15,12 @@ from latentzip.images import Metadata, Picture, image_bytes
 from latentzip.zoo.loading import LoadedDecoder
 
 Models = dict[bytes, LoadedDecoder]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_tiles() -> Iterator[None]:
+    with SMALL_TILES:
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -61,8 +61,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[LoadedEn
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latents that are large enough to be cut would be slow here."""
-    monkeypatch.setattr("latentzip.payload.tiles.MOST_WITH_PRIOR", 8)
-    monkeypatch.setattr("latentzip.payload.tiles.MOST_WITHOUT", 8)
+    cut_small(monkeypatch)
+
+
+def cut_small(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("latentzip.payload.tiles.MOST_WITH_PRIOR", 8)
+    patch.setattr("latentzip.payload.tiles.MOST_WITHOUT", 8)
+    patch.setattr("latentzip.payload.tiles.LEAST_TILE", 1)
 
 
 def written(models: dict[str, tuple[LoadedEncoder, LoadedDecoder]], kind: str) -> tuple[bytes, LoadedDecoder, Analysed]:
@@ -136,9 +141,14 @@ def test_a_window_takes_what_it_needs(
     models: dict[str, tuple[LoadedEncoder, LoadedDecoder]], kind: str, top: int, left: int, height: int, width: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("latentzip.payload.tiles.MOST_WITH_PRIOR", 8)
-        patch.setattr("latentzip.payload.tiles.MOST_WITHOUT", 8)
-        data, decoder, _ = written(models, kind)
+        cut_small(patch)
+        check_window(models, kind, top, left, height, width)
+
+
+def check_window(
+    models: dict[str, tuple[LoadedEncoder, LoadedDecoder]], kind: str, top: int, left: int, height: int, width: int
+) -> None:
+    data, decoder, _ = written(models, kind)
     window = Window(top, left, min(10, top + height), min(15, left + width))
     whole = read_symbols(parse(data), decoder)
     file = CountedFile(data)
@@ -202,9 +212,10 @@ def test_indices_that_lie_are_refused(models: dict[str, tuple[LoadedEncoder, Loa
     lengths = index.lengths
     cases = {
         "other scans than its index": [file(index.pack(), *map(scan, [scans[1], scans[0], *scans[2:]]))],
-        "lists nothing": [file(other(index, lengths=()).pack()), file(other(index, tile=(0, 8)).pack(), scan(b"12"))],
-        "ends within an entry": [
-            file(Chunk(ChunkType.INDEX, b"\1\0\1")),
+        "lists nothing": [file(other(index, lengths=()).pack()), file(Chunk(ChunkType.INDEX, b"\1\0"))],
+        "tiles without a size": [file(other(index, tile=(0, 8)).pack(), scan(b"12"))],
+        "ends within a chunk's length": [
+            file(Chunk(ChunkType.INDEX, b"\1\0\1\0\x81")),
             file(Chunk(ChunkType.INDEX, index.pack().payload + b"\x80")),
         ],
         "scans before its index": [file(scan(b"12"), index.pack(), *map(scan, scans))],
@@ -253,7 +264,7 @@ def test_the_largest_picture_fits_the_format() -> None:
     """65535 a side, in the smallest tiles: more scans than the header could count."""
     header = Header(PayloadKind.VQ_FIXED, Flag(0), 65535, 65535, b"8 bytes!", b"four")
     scans = [Chunk(ChunkType.SCAN, b"12")] * 70_000
-    data = pack(Container(header, (Index((16, 16), (2,) * 70_000).pack(), *scans)))
+    data = pack(Container(header, (Index((32, 32), (2,) * 70_000).pack(), *scans)))
     assert len(parse(data).scans) == len(parse_file(io.BytesIO(data)).scans) == 70_000
     assert parse(data).header.width == 65535
 

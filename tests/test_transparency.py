@@ -122,16 +122,16 @@ def test_planes_come_back_to_the_bit(width: int, height: int, values: int, tile:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transparency, "TILE", tile)
         packed = pack_alpha(plane)
-        assert np.array_equal(parse_alpha(packed, width, height), plane)
+        assert np.array_equal(parse_alpha(packed, (height, width)), plane)
         if width > 1 and len(packed) > 1:
-            for wrong in ((width - 1, height), (width, height + 1)):
+            for wrong in ((height, width - 1), (height + 1, width)):
                 with pytest.raises(FormatError):
-                    parse_alpha(packed, *wrong)
+                    parse_alpha(packed, wrong)
 
 
 def test_constant_planes_take_one_byte() -> None:
     assert pack_alpha(np.full((900, 700), 77, np.uint8)) == b"\x4d"
-    assert np.array_equal(parse_alpha(b"\x4d", 7, 9), np.full((9, 7), 77))
+    assert np.array_equal(parse_alpha(b"\x4d", (9, 7)), np.full((9, 7), 77))
 
 
 def test_planes_that_are_damaged_or_not_what_they_say_are_refused() -> None:
@@ -153,4 +153,4 @@ def test_planes_that_are_damaged_or_not_what_they_say_are_refused() -> None:
         packed * 2,
     ):
         with pytest.raises(FormatError, match="its alpha"):
-            parse_alpha(data, 30, 20)
+            parse_alpha(data, (20, 30))

@@ -1,12 +1,23 @@
 """A whole file as it is in memory, and the index of one whose latent is coded in tiles."""
 
-import io
+import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
-from latentzip.container.chunks import leb128, read_leb128, take
-from latentzip.container.layout import CODE_TILE, TILES, Chunk, ChunkType, Flag, Header
-from latentzip.errors import FormatError, TruncatedError
+from latentzip.container.chunks import leb128, parse_leb128s
+from latentzip.container.layout import (
+    CODE_TILE,
+    LEAST_TILE,
+    LEB128_BYTES,
+    MAX_PARTS,
+    TILES,
+    Chunk,
+    ChunkType,
+    Flag,
+    Header,
+)
+from latentzip.errors import FormatError
 from latentzip.tiling import Size, TilePlan, Window
 
 
@@ -32,18 +43,20 @@ class Index:
         return Chunk(ChunkType.INDEX, CODE_TILE.pack(*self.tile) + b"".join(map(leb128, self.lengths)))
 
     @classmethod
-    def parse(cls, payload: bytes) -> "Index":
-        """Raises FormatError."""
-        file, lengths = io.BytesIO(payload), []
-        try:
-            height, width = CODE_TILE.unpack(take(file, CODE_TILE.size))
-            while file.tell() < len(payload):
-                lengths.append(read_leb128(file)[0])
-        except TruncatedError:
-            raise FormatError("has an index that ends within an entry: the file is damaged") from None
-        if not lengths or height == 0 or width == 0:
+    def parse(cls, payload: bytes, header: Header) -> "Index":
+        """Raises FormatError, before much is read for an INDEX that lists more than the picture's latent can have."""
+        if len(payload) <= CODE_TILE.size:
             raise FormatError("has an index that lists nothing: the file is damaged")
-        return cls((height, width), tuple(lengths))
+        tile = CODE_TILE.unpack_from(payload)
+        if min(tile) == 0:
+            raise FormatError("has an index of tiles without a size: the file is damaged")
+        # whatever the model's factor is, a latent has no more positions than the picture has pixels
+        sides = zip((header.height, header.width), tile, strict=True)
+        most = math.prod(-(-side // of) if of >= LEAST_TILE else 1 for side, of in sides) * MAX_PARTS
+        lengths = parse_leb128s(payload[CODE_TILE.size :][: (most + 1) * LEB128_BYTES])
+        if len(lengths) > most:
+            raise FormatError(f"has an index of more than {most} scans, which its tiles cannot have: it is damaged")
+        return cls(tile, lengths)
 
 
 class Scans(Protocol):
@@ -67,11 +80,11 @@ class Container:
             return self.late_scans
         return [chunk.payload for chunk in self.chunks if chunk.type == ChunkType.SCAN]
 
-    @property
+    @cached_property
     def index(self) -> Index | None:
         """Where its latent is coded in tiles, how. Raises FormatError."""
         payload = next((chunk.payload for chunk in self.chunks if chunk.type == ChunkType.INDEX), None)
-        return None if payload is None else Index.parse(payload)
+        return None if payload is None else Index.parse(payload, self.header)
 
     @property
     def model_name(self) -> str | None:

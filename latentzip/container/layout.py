@@ -11,11 +11,14 @@ HEADER = struct.Struct("<8sBBBBHH8s4sI")
 CRC = struct.Struct("<I")
 TILES = struct.Struct("<HH")  # side and overlap of the networks' tiles, in latent positions
 CODE_TILE = struct.Struct("<HH")  # height and width of tiles that are coded apart, in latent positions
+LEAST_TILE = 32  # latent positions, one side, of tiles that a latent is cut into: smaller ones take more time to read
 MAX_SIDE = 65535
 MAX_QUALITY, DEFAULT_QUALITY = 100, 50
 MAX_LEVEL = 255  # of a KL payload: finer than quality, so that a wanted size can be met
 MAX_CHUNKS = 255  # without the scans that an INDEX lists
-MAX_CHUNK_BYTES = 2**28 - 1  # four bytes of LEB128
+MAX_PARTS = 255  # of a tile's payload, each in a scan of its own
+LEB128_BYTES = 4  # of a length
+MAX_CHUNK_BYTES = 2 ** (7 * LEB128_BYTES) - 1
 FIRST_OPTIONAL_CHUNK = 128
 
 

@@ -5,7 +5,7 @@ import zlib
 from itertools import accumulate
 from typing import IO
 
-from latentzip.container.chunks import cut_short, leb128, read_chunk
+from latentzip.container.chunks import cut_short, read_chunk, read_scan, scan_bytes
 from latentzip.container.file import Container, Index
 from latentzip.container.layout import (
     CRC,
@@ -40,13 +40,16 @@ def parse(data: bytes, *, partial: bool = False) -> Container:
     try:
         _read_listed(file, count, chunks)
         if chunks[-1].type == ChunkType.INDEX:
-            for length in Index.parse(chunks[-1].payload).lengths:
-                chunks.append(_read_scan(file, length))
+            lengths = Index.parse(chunks[-1].payload, header).lengths
+            if not partial:
+                _check_end(len(data), file.tell() + sum(map(scan_bytes, lengths)))
+            for length in lengths:
+                chunks.append(read_scan(file, length))
     except TruncatedError:
         if not partial:
             raise
         return Container(header, tuple(chunks))
-    _check_end(len(data) - file.tell())
+    _check_end(len(data), file.tell())
     return Container(header, tuple(chunks))
 
 
@@ -57,12 +60,9 @@ def parse_file(file: IO[bytes]) -> Container:
     _read_listed(file, count, chunks)
     scans = None
     if chunks[-1].type == ChunkType.INDEX:
-        scans = _LateScans(file, Index.parse(chunks[-1].payload).lengths)
+        scans = _LateScans(file, Index.parse(chunks[-1].payload, header).lengths)
     end = file.tell() if scans is None else scans.starts[-1]
-    size = file.seek(0, io.SEEK_END)
-    if size < end:
-        raise cut_short(size, end)
-    _check_end(size - end)
+    _check_end(file.seek(0, io.SEEK_END), end)
     return Container(header, tuple(chunks), scans)
 
 
@@ -106,17 +106,12 @@ def _read_listed(file: IO[bytes], count: int, chunks: list[Chunk]) -> None:
         raise FormatError("has scans before its index: the file is damaged")
 
 
-def _read_scan(file: IO[bytes], length: int) -> Chunk:
-    """A scan as an INDEX lists it."""
-    chunk = read_chunk(file)
-    if chunk.type != ChunkType.SCAN or len(chunk.payload) != length:
-        raise FormatError("has other scans than its index says: the file is damaged")
-    return chunk
-
-
-def _check_end(rest: int) -> None:
-    if rest:
-        raise FormatError(f"has {rest} bytes after its end: the file is damaged, or two were joined")
+def _check_end(size: int, end: int) -> None:
+    """size: of a file, whose chunks end at byte `end`."""
+    if size < end:
+        raise cut_short(size, end)
+    if size > end:
+        raise FormatError(f"has {size - end} bytes after its end: the file is damaged, or two were joined")
 
 
 class _LateScans:
@@ -124,12 +119,11 @@ class _LateScans:
 
     def __init__(self, file: IO[bytes], lengths: tuple[int, ...]) -> None:
         self.file, self.lengths = file, lengths
-        sizes = (1 + len(leb128(length)) + length + CRC.size for length in lengths)
-        self.starts = list(accumulate(sizes, initial=file.tell()))
+        self.starts = list(accumulate(map(scan_bytes, lengths), initial=file.tell()))
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, number: int) -> bytes:
         self.file.seek(self.starts[number])
-        return _read_scan(self.file, self.lengths[number]).payload
+        return read_scan(self.file, self.lengths[number]).payload

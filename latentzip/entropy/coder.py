@@ -14,26 +14,34 @@ from latentzip.errors import FormatError
 Symbols = NDArray[np.int32]
 Indices = NDArray[np.int64] | NDArray[np.uint8]
 Table = NDArray[np.int32]
+Bits = NDArray[np.float64]
 
-TOTAL = 1 << 16  # every row's counts add up to this
+TOTAL_BITS = 16
+TOTAL = 1 << TOTAL_BITS  # every row's counts add up to this
 ESCAPE_LIMIT = 1 << 15  # symbols lie in -ESCAPE_LIMIT .. ESCAPE_LIMIT - 1
 WORD = np.dtype("<u4")
 _EACH = constriction.stream.model.Categorical(perfect=False)
 
 
 class _Rows:
-    """A table's rows as models of the range coder, made when first used."""
+    """A table's rows as models of the range coder, and what their entries cost in bits, made when first used."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
         self.lengths = (table > 0).sum(1)
         self.models: dict[int, object] = {}
+        self.costs: dict[int, Bits] = {}
         self.escapes = constriction.stream.model.Uniform(2 * ESCAPE_LIMIT)
 
     def model(self, index: int) -> object:
         if index not in self.models:
             self.models[index] = _same_for_all(self.table[index, : self.lengths[index]])
         return self.models[index]
+
+    def cost(self, index: int) -> Bits:
+        if index not in self.costs:
+            self.costs[index] = _bits(self.table[index, : self.lengths[index]])
+        return self.costs[index]
 
     def range(self, index: int) -> int:
         """Symbols -range .. range have entries of their own."""
@@ -73,7 +81,7 @@ class SymbolDecoder:
     def __init__(self, data: bytes, table: Table) -> None:
         """Raises FormatError for data that is not whole words."""
         self.rows = _Rows(table)
-        self.coder = _decoder_of(data)
+        self.coder = _Words(data)
 
     def decode(self, indices: Indices, first_row: int = 0) -> Symbols:
         """The next symbols (n,), under the rows (n,). Raises FormatError for data that no encoder wrote.
@@ -84,11 +92,14 @@ class SymbolDecoder:
         in_order = np.empty(len(order), dtype=np.int32)
         for index, start, end in rows:
             reach = self.rows.range(index)
-            entries = self._take(self.rows.model(index), end - start)
+            entries = self.coder.take(self.rows.model(index), end - start)
+            self.coder.spend(_of_all(entries, self.rows.cost(index)))
             values = entries - (reach + 1)
             escaped = entries == 0
             if escaped.any():
-                values[escaped] = self._take(self.rows.escapes, int(escaped.sum())) - ESCAPE_LIMIT
+                number = int(escaped.sum())
+                values[escaped] = self.coder.take(self.rows.escapes, number) - ESCAPE_LIMIT
+                self.coder.spend(number * TOTAL_BITS)
             in_order[start:end] = values
         symbols = np.zeros(len(indices), dtype=np.int32)
         symbols[order] = in_order
@@ -96,10 +107,7 @@ class SymbolDecoder:
 
     def finish(self) -> None:
         """Raises FormatError where data is left over."""
-        _check_exhausted(self.coder)
-
-    def _take(self, model: object, count: int) -> Symbols:
-        return _decode(self.coder, model, count)
+        self.coder.finish()
 
 
 Counts = NDArray[np.int64] | NDArray[np.float32]  # whole numbers
@@ -128,19 +136,54 @@ class DigitDecoder:
 
     def __init__(self, data: bytes) -> None:
         """Raises FormatError for data that is not whole words."""
-        self.coder = _decoder_of(data)
+        self.coder = _Words(data)
 
     def decode(self, counts: Counts) -> Symbols:
         """The next digits (n,), under counts (n, D). Raises FormatError for data that no encoder wrote."""
-        return _decode(self.coder, _EACH, _row_major(counts))
+        digits = self.coder.take(_EACH, _row_major(counts))
+        self.coder.spend(float(_bits(counts[np.arange(len(digits)), digits]).sum()))
+        return digits
 
     def decode_alike(self, number: int, counts: Counts) -> Symbols:
         """The next digits (number,), all under counts (D,). Raises FormatError for data that no encoder wrote."""
-        return _decode(self.coder, _same_for_all(counts), number)
+        digits = self.coder.take(_same_for_all(counts), number)
+        self.coder.spend(_of_all(digits, _bits(counts)))
+        return digits
 
     def finish(self) -> None:
         """Raises FormatError where data is left over."""
-        _check_exhausted(self.coder)
+        self.coder.finish()
+
+
+class _Words:
+    """Data that symbols are taken from, as many as it can hold: a range decoder goes on for ever."""
+
+    def __init__(self, data: bytes) -> None:
+        """Raises FormatError for data that is not whole words."""
+        if len(data) % WORD.itemsize:
+            raise FormatError("the coded latent is not a whole number of words: the file is damaged")
+        self.coder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, WORD).astype(np.uint32))
+        # A range coder saves nothing; but its probabilities, rounded to 24 bits, are not quite those of the counts.
+        self.left = 8 * len(data) * 1.01 + 64
+
+    def take(self, model: object, *arguments: object) -> Symbols:
+        """Raises FormatError for data that no encoder wrote."""
+        try:
+            taken: Symbols = self.coder.decode(model, *arguments)
+        except (AssertionError, ValueError, RuntimeError):
+            raise FormatError("the coded latent is not valid: the file is damaged") from None
+        return taken
+
+    def spend(self, bits: float) -> None:
+        """What those that were taken cost. Raises FormatError where that is more than there was."""
+        self.left -= bits
+        if self.left < 0:
+            raise FormatError("the coded latent is shorter than its symbols: the file is damaged")
+
+    def finish(self) -> None:
+        """Raises FormatError where data is left over."""
+        if not self.coder.maybe_exhausted():
+            raise FormatError("the coded latent is longer than its symbols: the file is damaged")
 
 
 def _row_major(counts: Counts) -> NDArray[np.float32]:
@@ -156,23 +199,15 @@ def _bytes_of(coder: Any) -> bytes:
     return bytes(coder.get_compressed().astype(WORD).tobytes())
 
 
-def _decoder_of(data: bytes) -> Any:
-    if len(data) % WORD.itemsize:
-        raise FormatError("the coded latent is not a whole number of words: the file is damaged")
-    return constriction.stream.queue.RangeDecoder(np.frombuffer(data, WORD).astype(np.uint32))
+def _bits(counts: Counts | Table) -> Bits:
+    """What an entry costs that was counted so often of TOTAL."""
+    bits: Bits = TOTAL_BITS - np.log2(counts, dtype=np.float64)
+    return bits
 
 
-def _decode(coder: Any, model: object, *arguments: object) -> Symbols:
-    try:
-        taken: Symbols = coder.decode(model, *arguments)
-    except (AssertionError, ValueError, RuntimeError):
-        raise FormatError("the coded latent is not valid: the file is damaged") from None
-    return taken
-
-
-def _check_exhausted(coder: Any) -> None:
-    if not coder.maybe_exhausted():
-        raise FormatError("the coded latent is longer than its symbols: the file is damaged")
+def _of_all(entries: Symbols, cost: Bits) -> float:
+    """entries: (n,) in 0..D - 1; cost: of each of them (D,)."""
+    return float(np.bincount(entries, minlength=len(cost)) @ cost)
 
 
 def _by_row(indices: Indices, first_row: int) -> tuple[NDArray[np.intp], list[tuple[int, int, int]]]:

@@ -1,7 +1,6 @@
 """Alpha: apart from the colours, lossless, and nothing spent on colours that nobody sees."""
 
 import io
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +9,7 @@ from PIL import Image, ImageColor
 from latentzip.errors import FormatError, UsageError
 from latentzip.images.picture import ALPHA_KEPT
 from latentzip.images.profiles import build_profile, from_srgb, parse_profile
+from latentzip.tiling import Size, Window, cut
 
 Plane = NDArray[np.uint8]
 ALPHA_DROPPED = "drop"
@@ -108,29 +108,30 @@ def pack_alpha(alpha: Plane) -> bytes:
     """(H, W) uint8 -> one byte where all are the same, else a lossless WebP file for each tile, in rows."""
     if alpha.min() == alpha.max():
         return bytes([int(alpha[0, 0])])
-    return b"".join(_pack_tile(alpha[tile]) for tile in _tiles(*alpha.shape))
+    return b"".join(_pack_tile(alpha[tile.slices]) for tile in cut((alpha.shape[0], alpha.shape[1]), (TILE, TILE)))
 
 
-def parse_alpha(data: bytes, width: int, height: int) -> Plane:
-    """Inverse of `pack_alpha`. Raises FormatError before memory is taken for what is not of this size."""
+def parse_alpha(data: bytes, size: Size, window: Window | None = None) -> Plane:
+    """Inverse of `pack_alpha`, of a plane of that size (H, W) or of a window of it: no tile is decoded beside that.
+
+    Raises FormatError before memory is taken for what is not of this size.
+    """
+    window = window or Window.whole(size)
     if len(data) == 1:
-        return np.full((height, width), data[0], np.uint8)
-    alpha = np.empty((height, width), np.uint8)
+        return np.full(window.size, data[0], np.uint8)
+    alpha = np.empty(window.size, np.uint8)
     offset = 0
-    for tile in _tiles(height, width):
+    for tile in cut(size, (TILE, TILE)):
         end = offset + 8 + int.from_bytes(data[offset + 4 : offset + 8], "little")
-        part = alpha[tile]
-        part[:] = _parse_tile(data[offset:end], *part.shape)
+        _check_head(data[offset : offset + RIFF_HEADER + VP8L_HEADER], tile.size)
+        part = tile.within(window)
+        if part.area:
+            plane = _parse_tile(data[offset:end], tile.size)
+            alpha[part.relative_to(window).slices] = plane[part.relative_to(tile).slices]
         offset = end
     if offset != len(data):
         raise FormatError("its alpha has another length than it says: the file is damaged")
     return alpha
-
-
-def _tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    for top in range(0, height, TILE):
-        for left in range(0, width, TILE):
-            yield slice(top, top + TILE), slice(left, left + TILE)
 
 
 def _pack_tile(alpha: Plane) -> bytes:
@@ -139,17 +140,19 @@ def _pack_tile(alpha: Plane) -> bytes:
     return out.getvalue()
 
 
-def _parse_tile(data: bytes, height: int, width: int) -> Plane:
-    head = data[RIFF_HEADER + 8 : RIFF_HEADER + VP8L_HEADER]
-    sides = int.from_bytes(head[1:], "little")
-    said = (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1
-    if data[8:16] != b"WEBPVP8L" or head[:1] != b"\x2f" or said != (width, height):
-        raise FormatError(f"its alpha is not a lossless WebP of {width}x{height} pixels: the file is damaged")
+def _check_head(head: bytes, size: Size) -> None:
+    sides = int.from_bytes(head[RIFF_HEADER + 9 :], "little")
+    said = (sides >> 14 & 0x3FFF) + 1, (sides & 0x3FFF) + 1
+    if head[8:16] != b"WEBPVP8L" or head[RIFF_HEADER + 8 : RIFF_HEADER + 9] != b"\x2f" or said != size:
+        raise FormatError(f"its alpha is not a lossless WebP of {size[1]}x{size[0]} pixels: the file is damaged")
+
+
+def _parse_tile(data: bytes, size: Size) -> Plane:
     try:
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
-            plane: Plane = np.asarray(image.convert("RGB").getchannel("G"))
+            plane: Plane = np.asarray(image.getchannel("G"))
     except (OSError, SyntaxError, ValueError) as error:
         raise FormatError(f"its alpha cannot be read ({error}): the file is damaged") from None
-    if plane.shape != (height, width):
+    if plane.shape != size:
         raise FormatError("its alpha has another size than the picture: the file is damaged")
     return plane
