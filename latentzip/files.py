@@ -106,6 +106,8 @@ def check_output(path: Path, *, overwrite: bool, make_folders: bool = False) -> 
     """
     if path == STREAM:
         return _check_stdout()
+    if flaw := flaw_of_name(path):
+        raise OutputError(f"{path}: {flaw}")
     if os.path.isdir(path):  # unlike pathlib's, these raise nothing where a folder above is closed
         raise OutputError(f"{path}: is a folder: name a file")
     if _is_stream(path):
@@ -167,6 +169,17 @@ def _rename_to_new(part: Path, path: Path) -> None:
         if os.path.lexists(path):
             raise FileExistsError from None
         os.replace(part, path)
+
+
+def flaw_of_name(path: Path) -> str:
+    """Why no file can have this name, whatever is done about folders and permissions; nothing if one can."""
+    try:
+        os.lstat(nearest_folder(path.parent) / path.name)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except OSError as error:
+        return f"cannot be called {path.name} ({error.strerror}): choose another name"
+    return ""
 
 
 def nearest_folder(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from latentzip.errors import LatentzipError, OutputError
-from latentzip.files import STREAM, check_output, ignores_case, nearest_folder
+from latentzip.files import STREAM, check_output, flaw_of_name, ignores_case
 
 LZ_SUFFIXES = frozenset({".lz"})
 MOST_COMPLAINTS = 20
@@ -145,8 +145,8 @@ def plan_outputs(
     for job in jobs:
         if skip_existing and os.path.isfile(job.target) and not os.path.islink(job.target):
             skipped.append(job.source)
-        elif flaw := _flaw_of_name(job.target):
-            failed.append((job.source, f"{job.source}: {flaw}"))
+        elif flaw := flaw_of_name(job.target):
+            failed.append((job.source, f"{job.source}: its output {flaw}"))
         else:
             todo.append(job)
     complaints = _collisions(jobs, todo)
@@ -232,17 +232,6 @@ def _groups(numbers: Iterable[int], key: Callable[[int], str]) -> list[list[int]
     for number in numbers:
         found[key(number)].append(number)
     return [group for group in found.values() if len(group) > 1]
-
-
-def _flaw_of_name(target: Path) -> str:
-    """Why no file can have this name, whatever is done about folders and permissions."""
-    try:
-        os.lstat(nearest_folder(target.parent) / target.name)
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        pass
-    except OSError as error:
-        return f"its output cannot be called {target.name} ({error.strerror}): choose another name"
-    return ""
 
 
 def _collisions(jobs: list[Job], todo: list[Job]) -> list[str]:

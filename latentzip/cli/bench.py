@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentzip.cli.console import complain, inform
-from latentzip.cli.options import Device, DeviceOption, Force, Json, Quiet, torch_device
+from latentzip.cli.options import Device, DeviceOption, Force, Json, Quiet, output_file, torch_device
 from latentzip.errors import UsageError
 from latentzip.files import check_output, write_bytes
 
@@ -104,19 +104,39 @@ def bench(
         typer.Option("--out", help="Folder that keeps results: what is in it is not measured again."),
     ] = OUT,
     html: Annotated[
-        Path | None, typer.Option("--html", help="A page with pictures to compare.", rich_help_panel=OUTPUTS)
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            parser=output_file,
+            help="A page with pictures to compare.",
+            rich_help_panel=OUTPUTS,
+        ),
     ] = None,
     html_pictures: Annotated[
         int, typer.Option("--html-pictures", min=1, help="How many pictures it shows.", rich_help_panel=OUTPUTS)
     ] = 6,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Curves, as .png, .svg or .pdf.", rich_help_panel=OUTPUTS)
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE", parser=output_file, help="Curves, as .png, .svg or .pdf.", rich_help_panel=OUTPUTS
+        ),
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option("--csv", help="A line for each measurement.", rich_help_panel=OUTPUTS)
+        Path | None,
+        typer.Option(
+            "--csv", metavar="FILE", parser=output_file, help="A line for each measurement.", rich_help_panel=OUTPUTS
+        ),
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option("--markdown", help="The tables, for a document.", rich_help_panel=OUTPUTS)
+        Path | None,
+        typer.Option(
+            "--markdown",
+            metavar="FILE",
+            parser=output_file,
+            help="The tables, for a document.",
+            rich_help_panel=OUTPUTS,
+        ),
     ] = None,
     force: Force = False,
     jobs: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from latentzip.cli.console import Record, emit, human_size, inform
-from latentzip.cli.options import Force, Json, Quiet
+from latentzip.cli.options import Force, Json, Quiet, output_file
 from latentzip.errors import ModelError
 from latentzip.zoo.hub import ARCHIVES, MOVING, PUBLIC_MODELS, PublicModel, cached, cached_bytes, find_public, pull
 from latentzip.zoo.registry import ModelEntry, built_in
@@ -83,7 +83,9 @@ def pull_models(
 @app.command("convert")
 def convert(
     source: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="File, or folder of diffusers.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The safetensors file to write.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", parser=output_file, help="The safetensors file to write.")
+    ],
     scaling: Annotated[
         float | None, typer.Option("--scaling-factor", min=0, help="Of a KL model's latents, where the file has none.")
     ] = None,

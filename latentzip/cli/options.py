@@ -83,6 +83,13 @@ def inputs_argument(metavar: str, help: str) -> Any:
     return typer.Argument(metavar=metavar, help=help, parser=_input)
 
 
+def output_file(text: str) -> Path:
+    """The path of a file to write, which a folder's name is not taken for."""
+    if os.path.basename(text) in ("", os.curdir, os.pardir):
+        raise typer.BadParameter(f"{text}: is a folder's name: name a file")
+    return Path(text)
+
+
 def place_of(output: str | None, recursive: bool) -> tuple[Path | None, bool]:
     """What -o says, and whether it is a folder: as it is one, or ends in a slash, or -r wants it to be."""
     if output is None:
