@@ -80,7 +80,7 @@ def test_batches_go_past_a_bad_file(cli: Cli, picture: Path, tmp_path: Path, tin
     result = cli("encode", picture, tmp_path / "bad.png", second, "-o", out, "-m", tiny_weights["vq"])
     assert result.code == 1
     assert "1 of 3 files could not be encoded" in result.err
-    assert f"{tmp_path / 'bad.png'}: not a picture" in result.err
+    assert f"{tmp_path / 'bad.png'}: is text, not a picture" in result.err
     assert listing(out) == ["picture.lz", "second.lz"]
 
 

@@ -22,7 +22,7 @@ def limit_pillow(max_pixels: int) -> None:
 
     Its own limit is half of what it refuses; from there on it warns, which helps nobody here.
     """
-    Image.MAX_IMAGE_PIXELS = max_pixels / 2  # type: ignore[assignment]
+    Image.MAX_IMAGE_PIXELS = min(max_pixels, 2**52) / 2  # type: ignore[assignment]
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
