@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-AdversarialForm = Literal["hinge", "non-saturating"]
+AdversarialForm = Literal["hinge", "non-saturating", "relativistic"]
 
 MAX_ADAPTIVE_WEIGHT = 1e4  # Esser et al.'s bound
 NORM_CHANNELS = 16  # of a group
@@ -48,13 +48,17 @@ class PatchDiscriminator(nn.Module):
 
 def discriminator_loss(real: Tensor, fake: Tensor, form: AdversarialForm) -> Tensor:
     """What the discriminator minimises, from its logits for pictures and for reconstructions: -log D_psi."""
+    if form == "relativistic":  # Jolicoeur-Martineau 2018, arXiv 1807.00734: a picture against its reconstruction
+        return F.softplus(fake - real).mean()
     if form == "hinge":
         return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
     return 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())
 
 
-def adversarial_loss(fake: Tensor, form: AdversarialForm) -> Tensor:
-    """What the autoencoder minimises, -L_adv, from the discriminator's logits for reconstructions."""
+def adversarial_loss(real: Tensor, fake: Tensor, form: AdversarialForm) -> Tensor:
+    """What the autoencoder minimises, -L_adv, from the discriminator's logits for pictures and reconstructions."""
+    if form == "relativistic":
+        return F.softplus(real - fake).mean()
     return -fake.mean() if form == "hinge" else F.softplus(-fake).mean()
 
 

@@ -74,13 +74,16 @@ class EfficientNetLite0(nn.Module):
         self.classifier = nn.Linear(1280, 1000)
         self.classifier.load_state_dict({"weight": state["_fc.weight"], "bias": state["_fc.bias"]})
 
-    def features(self, x: Tensor) -> list[Tensor]:
-        """x: (B, 3, H, W) float in [-1, 1], RGB -> maps (B, 16 | 24 | 40 | 112, H/2 .. H/16, W/2 .. W/16)."""
+    def features(self, x: Tensor, wanted: tuple[int, ...] = FEATURE_STAGES) -> list[Tensor]:
+        """x: (B, 3, H, W) float in [-1, 1], RGB -> what the wanted stages give.
+
+        By default (B, 16 | 24 | 40 | 112, H/2 .. H/16, W/2 .. W/16).
+        """
         h = F.relu6(self.stem(x))
         out = []
-        for i, stage in enumerate(self.stages[: FEATURE_STAGES[-1] + 1]):
+        for i, stage in enumerate(self.stages[: wanted[-1] + 1]):
             h = stage(h)
-            if i in FEATURE_STAGES:
+            if i in wanted:
                 out.append(h)
         return out
 
