@@ -200,7 +200,7 @@ def test_an_error_on_an_even_ground_counts_more_than_one_in_texture() -> None:
     assert 1 - ssim(even + pattern, even) > 10 * (1 - ssim(texture + pattern, texture))
 
 
-@pytest.mark.parametrize("form", ["hinge", "non-saturating"])
+@pytest.mark.parametrize("form", ["hinge", "non-saturating", "relativistic"])
 def test_discriminator_and_autoencoder_pull_against_each_other(form: AdversarialForm) -> None:
     real, fake = torch.full((4, 1), 0.3, requires_grad=True), torch.full((4, 1), -0.2, requires_grad=True)
     discriminator_loss(real, fake, form).backward()
@@ -209,7 +209,7 @@ def test_discriminator_and_autoencoder_pull_against_each_other(form: Adversarial
     assert (real.grad < 0).all()  # to be minimised by larger logits for pictures
     assert (fake.grad > 0).all()  # and smaller ones for reconstructions
     fake.grad = None
-    adversarial_loss(fake, form).backward()
+    adversarial_loss(real, fake, form).backward()
     assert fake.grad is not None
     assert (fake.grad < 0).all()
 

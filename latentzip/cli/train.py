@@ -40,6 +40,12 @@ class Reconstruction(str, Enum):
 class Adversarial(str, Enum):
     hinge = "hinge"
     non_saturating = "non-saturating"
+    relativistic = "relativistic"
+
+
+class Discriminator(str, Enum):
+    patch = "patch"
+    projected = "projected"
 
 
 class Schedule(str, Enum):
@@ -128,6 +134,10 @@ def train(
         _option("log2 of the side over which it takes textures for equal.", OBJECTIVE, min=0, max=6, show_default="3"),
     ] = None,
     ssim_weight: Annotated[float | None, _option("Of 1 - SSIM, beside the perceptual loss.", OBJECTIVE, min=0)] = None,
+    discriminator: Annotated[
+        Discriminator | None,
+        _option("patch: the paper's; projected: on EfficientNet's frozen features.", OBJECTIVE, show_default="patch"),
+    ] = None,
     adversarial: Annotated[Adversarial | None, _option("Form of the adversarial loss.", OBJECTIVE)] = None,
     disc_weight: Annotated[
         float | None, _option("Of the adversarial loss, times the adaptive weight; 0: none.", OBJECTIVE, min=0)
@@ -180,6 +190,7 @@ def train(
         "wasserstein_weight": wasserstein_weight,
         "wasserstein_scale": wasserstein_scale,
         "ssim_weight": ssim_weight,
+        "discriminator": discriminator,
         "adversarial": adversarial,
         "disc_weight": disc_weight,
         "disc_start": disc_start,

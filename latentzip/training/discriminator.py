@@ -63,9 +63,10 @@ def adversarial_loss(real: Tensor, fake: Tensor, form: AdversarialForm) -> Tenso
 
 
 def adaptive_weight(reconstruction_gradient: Tensor, adversarial_gradient: Tensor) -> Tensor:
-    """How strongly the adversarial loss must count to pull the decoder's last layer as the reconstruction loss does.
+    """How strongly the adversarial loss must count to pull as hard as the reconstruction loss does.
 
-    Both are gradients with respect to that layer. Esser et al. 2021, equation 7.
+    Both are gradients with respect to the same: the decoder's last layer (Esser et al. 2021, equation 7), where a mean
+    over many places can be next to nothing, or the reconstruction (Défossez et al. 2022, arXiv 2210.13438).
     """
     pull, push = (torch.linalg.vector_norm(gradient) for gradient in (reconstruction_gradient, adversarial_gradient))
     weight: Tensor = (pull / (push + 1e-6)).clamp(0.0, MAX_ADAPTIVE_WEIGHT)

@@ -19,7 +19,6 @@ from latentzip.training.checkpoint import fitting, save_checkpoint, usable, what
 from latentzip.training.codebook import CodebookAverages
 from latentzip.training.conversion import to_unit_variance
 from latentzip.training.data import Pictures, batches
-from latentzip.training.discriminator import PatchDiscriminator
 from latentzip.training.interrupts import Interrupts
 from latentzip.training.journal import Journal
 from latentzip.training.losses import Losses, Objective
@@ -66,11 +65,12 @@ class Trainer:
             if settings.train == "all":
                 self.codebooks = CodebookAverages(model.latent.quantizer, settings.codebook_decay, self.world)
         self.optimizer = MixedOptimizer(model, settings.learning_rate, slow, settings.vq_encoder_share)
-        self.discriminator: PatchDiscriminator | None = objective.discriminator
+        self.discriminator = objective.discriminator
         if self.discriminator is not None:
             self.discriminator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            learning = [p for p in self.discriminator.parameters() if p.requires_grad]
             self.discriminator_optimizer = torch.optim.AdamW(
-                self.discriminator.parameters(), lr=settings.disc_learning_rate, betas=(0.5, 0.9), weight_decay=0.0
+                learning, lr=settings.disc_learning_rate, betas=(0.5, 0.9), weight_decay=0.0
             )
         self.forward: Callable[..., Any] = self.model
         self.judge: nn.Module | None = self.discriminator

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from latentzip.models.autoencoder import TrainingOutput
 from latentzip.similarity import PERCEPTUAL_POWER, ssim
-from latentzip.training.discriminator import PatchDiscriminator, adaptive_weight, adversarial_loss, discriminator_loss
+from latentzip.training.discriminator import adaptive_weight, adversarial_loss, discriminator_loss
 from latentzip.training.fidelity import squared_error
 from latentzip.training.perceptual import FeatureDistance, PerceptualDistance
+from latentzip.training.projected import augmented
 from latentzip.training.settings import TrainSettings
 from latentzip.training.wasserstein import LAYERS, log_sigma_of, wasserstein_distortion
 
@@ -51,7 +52,7 @@ class Objective:
         settings: TrainSettings,
         lambdas: tuple[float, float],
         perceptual: PerceptualDistance | None,
-        discriminator: PatchDiscriminator | None = None,
+        discriminator: nn.Module | None = None,
         processes: int = 1,
     ) -> None:
         """`lambdas`: the model's, at rates 0 and 1. `processes` share the settings' batch, and so its costly parts."""
@@ -92,15 +93,15 @@ class Objective:
         adversarial = adversarial_weight = x.new_zeros(())
         if paints and s.sees_discriminator(progress):
             assert self.discriminator is not None
-            with s.autocast(x.device):
-                fake = self.discriminator(parts.of(x_hat))
-            adversarial = adversarial_loss(fake, s.adversarial)
+            scales = self._judged(self.discriminator, parts.of(x), parts.of(x_hat), step)
+            adversarial = _mean([adversarial_loss(real, fake, s.adversarial) for real, fake in scales])
             (adversarial_gradient,) = torch.autograd.grad(adversarial, x_hat)
-            at_last_layer = (
-                torch.autograd.grad(out.x_hat, last_layer, g, retain_graph=True)[0]
-                for g in (gradient, adversarial_gradient)
-            )
-            adversarial_weight = s.disc_weight * adaptive_weight(*at_last_layer)
+            if type_mask is not None:
+                adversarial_gradient = adversarial_gradient * (1 - type_mask)
+            pulls = [gradient, adversarial_gradient]
+            if s.discriminator == "patch":
+                pulls = [torch.autograd.grad(out.x_hat, last_layer, g, retain_graph=True)[0] for g in pulls]
+            adversarial_weight = s.disc_weight * adaptive_weight(*pulls)
             gradient = gradient + adversarial_weight * adversarial_gradient
 
         regularization_loss = self._regularization_loss(out, weight)
@@ -123,9 +124,17 @@ class Objective:
     def discriminator_loss(self, x: Tensor, x_hat: Tensor, step: int, discriminator: nn.Module) -> Tensor:
         """What the discriminator minimises, on the parts that the step's other losses saw. A scalar with gradients."""
         parts = self.parts(len(x), x.shape[-1], step)
+        scales = self._judged(discriminator, parts.of(x), parts.of(x_hat.detach()), step)
+        return _mean([discriminator_loss(real, fake, self.settings.adversarial) for real, fake in scales])
+
+    def _judged(self, discriminator: nn.Module, x: Tensor, x_hat: Tensor, step: int) -> list[tuple[Tensor, Tensor]]:
+        """Logits of pictures and of their reconstructions, at each of the scales that the discriminator judges at."""
+        if self.settings.discriminator == "projected":
+            x, x_hat = augmented([x, x_hat], self.settings.seed + step)
         with self.settings.autocast(x.device):
-            real, fake = discriminator(torch.cat([parts.of(x), parts.of(x_hat.detach())])).chunk(2)
-        return discriminator_loss(real, fake, self.settings.adversarial)
+            logits = discriminator(torch.cat([x, x_hat]))
+        scales = logits if isinstance(logits, list) else [logits]
+        return [(real, fake) for real, fake in (scale.chunk(2) for scale in scales)]
 
     def score(self, x: Tensor, out: TrainingOutput, rate: Tensor) -> tuple[Tensor, Tensor]:
         """L without its adversarial part and with whole pictures, for validation, and the perceptual distance. (B,)"""
@@ -236,6 +245,10 @@ class Objective:
         """A power of the weight against that in the middle of the range."""
         low, high = self.lambdas
         return (weight / math.sqrt(low * high)) ** power
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return torch.stack(values).mean()
 
 
 @dataclass(frozen=True)

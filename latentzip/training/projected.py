@@ -14,7 +14,7 @@ from latentzip.training.efficientnet import EfficientNetLite0, read_imagenet_wei
 STAGES = (1, 2, 4, 6)  # of EfficientNet-Lite0: maps of 24, 40, 112 and 320 channels at 1/4, 1/8, 1/16 and 1/32
 CHANNELS = (24, 40, 112, 320)
 MIXED = 64  # channels after the projections
-PROJECTION_SEED = 0  # the projections are fixed: no weights of theirs are kept
+PROJECTION_SEED = 0
 # Zhao et al. 2020 (arXiv 2006.10738), without changes of colour: parts of a side by which both pictures are shifted,
 # and of the square that is cut out of both.
 SHIFT, CUTOUT = 0.125, 0.25
@@ -49,14 +49,6 @@ class ProjectedDiscriminator(nn.Module):
                 projected = projected + F.interpolate(mixed[0], projected.shape[2:], mode="bilinear")
             mixed.insert(0, across(projected))
         return [head(features).float() for head, features in zip(self.heads, mixed, strict=True)]
-
-    def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:  # type: ignore[override]
-        """The heads': what is frozen is had again from its sources."""
-        full: dict[str, Tensor] = super().state_dict(*args, **kwargs)  # type: ignore[arg-type]
-        return {name: tensor for name, tensor in full.items() if name.startswith("heads.")}
-
-    def load_state_dict(self, state: dict[str, Tensor], *args: object, **kwargs: object) -> object:  # type: ignore[override]
-        return super().load_state_dict(state, strict=False)
 
 
 def _head() -> nn.Sequential:

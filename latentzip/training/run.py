@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from latentzip.errors import LatentzipError, ModelError, TrainingError, UsageError
 from latentzip.models.autoencoder import Autoencoder
@@ -24,6 +25,7 @@ from latentzip.training.loop import Trainer
 from latentzip.training.losses import Objective
 from latentzip.training.parallel import World
 from latentzip.training.perceptual import NONE, load_perceptual
+from latentzip.training.projected import ProjectedDiscriminator
 from latentzip.training.settings import TrainSettings
 from latentzip.training.start import PCA, RANDOM, start
 from latentzip.training.wishes import check_wishes
@@ -84,8 +86,10 @@ def train(
                 say(start(model, pictures, settings))
         if world.any(interrupts.noted):
             raise KeyboardInterrupt
-        discriminator = None
-        if settings.has_discriminator:
+        discriminator: nn.Module | None = None
+        if settings.has_discriminator and settings.discriminator == "projected":
+            discriminator = ProjectedDiscriminator()
+        elif settings.has_discriminator:
             discriminator = PatchDiscriminator(settings.disc_width, settings.disc_layers)
         if perceptual is not None:
             perceptual.to(world.device)
@@ -175,7 +179,7 @@ def _resumed(out: Path, state: dict[str, Any], wishes: dict[str, Any]) -> tuple[
         except (LatentzipError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"of its config or settings: {error}") from None
     changed = {name for name, value in wishes.items() if getattr(settings, name) != value}
-    fixed = changed & {"train", "disc_width", "disc_layers"}
+    fixed = changed & {"train", "discriminator", "disc_width", "disc_layers"}
     if not all((settings.vq_encoder_share, wishes.get("vq_encoder_share", 1))):  # 0: the encoder does not learn at all
         fixed |= changed & {"vq_encoder_share"}
     if fixed:

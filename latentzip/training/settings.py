@@ -90,7 +90,9 @@ class TrainSettings:
     wasserstein_weight: float = 0.0
     wasserstein_scale: float = 3.0
     ssim_weight: float = 1.0  # of 1 - SSIM, which begins when the perceptual part does
-    # L_adv, on the same parts
+    # L_adv, on the same parts. What weighs it against L_rec is the gradients' norms at the decoder's last layer for a
+    # patch discriminator, at the reconstruction for the one on frozen features (see projected).
+    discriminator: Literal["patch", "projected"] = "patch"
     adversarial: AdversarialForm = "hinge"
     disc_weight: float = 0.5  # times the adaptive weight; 0: no discriminator
     disc_start: float = 0.5  # of the run: when the autoencoder begins to see the discriminator

@@ -10,7 +10,7 @@ from latentzip.training.settings import TrainSettings
 OF_PIXELS = {"reconstruction", "reconstruction_share", "means_weights", "chroma_weight", "type_weight"}
 OF_NETWORK = {"perceptual", "perceptual_weight", "perceptual_every", "wasserstein_weight", "wasserstein_scale"}
 OF_FEATURES = OF_NETWORK | {"perceptual_start", "perceptual_crops", "ssim_weight"}
-OF_DISCRIMINATOR = {"adversarial", "disc_start"}
+OF_DISCRIMINATOR = {"discriminator", "adversarial", "disc_start"}
 OF_CODES = {"commitment_weight", "vq_encoder_share", "codebook_decay"}
 # These values say that something shall not be, which is true wherever it is not.
 SAYS_NOTHING = {
