@@ -1,5 +1,6 @@
 """latentzip: a neural image codec around a perceptual autoencoder. docs/python.md shows how it is used."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ __all__ = [
     "read_header",
     "register",
 ]
+
+# Threads of torch's that wait for each other are to sleep, where the user says nothing else: awake they keep cores busy,
+# and where other programs share these, decoding takes five times as long. OpenMP looks once, when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # What needs torch is imported when it is asked for, so that `latentzip --help` need not wait for it.
 _HOMES = {

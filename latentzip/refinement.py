@@ -98,19 +98,41 @@ def _refine_tile(
     rows, columns = tile.inner[2] - tile.inner[0], tile.inner[3] - tile.inner[1]
     moves[offset[0] : offset[0] + rows, offset[1] : offset[1] + columns] = 1
     v = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([v], lr=LEARNING_RATE)
+    adam = _Adam(v)
     generator = torch.Generator().manual_seed(0)
     pixels = x.shape[2] * x.shape[3]
     for step in range(steps):
         progress = step / steps
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
+        learning_rate = LEARNING_RATE * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
         with torch.enable_grad(), torch.autocast(v.device.type, torch.bfloat16):
             total, x_hat = _forward(model, v, rate, generator)
             (gradient,) = torch.autograd.grad(total / pixels + distortion.of(x_hat, x), v)
-        v.grad = gradient * moves
-        optimizer.step()
+        adam.step(gradient * moves, learning_rate)
         report()
     return v.detach()
+
+
+class _Adam:
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980) for one tensor.
+
+    torch's own would import torch's compiler, which takes longer than the steps of a small picture.
+    """
+
+    DECAYS, EPSILON = (0.9, 0.999), 1e-8
+
+    def __init__(self, values: Tensor) -> None:
+        self.values, self.mean, self.square = values, torch.zeros_like(values), torch.zeros_like(values)
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor, learning_rate: float) -> None:
+        """Change the values in place. gradient: of their shape."""
+        self.steps += 1
+        first, second = self.DECAYS
+        self.mean.lerp_(gradient, 1 - first)
+        self.square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        spread = (self.square.sqrt() / math.sqrt(1 - second**self.steps)).add_(self.EPSILON)
+        self.values.addcdiv_(self.mean, spread, value=-learning_rate / (1 - first**self.steps))
 
 
 def _forward(model: Autoencoder, v: Tensor, rate: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

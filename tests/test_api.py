@@ -1,6 +1,7 @@
 """latentzip for Python programs: `encode`, `decode`, `read_header`, `load_model`."""
 
 import io
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -148,8 +149,6 @@ def test_threads_decode_at_once_and_load_the_model_once(
 
 
 def test_weights_that_were_trained_anew_are_loaded_anew(tiny_weights: dict[str, Path], tmp_path: Path) -> None:
-    import os
-
     path = tmp_path / "model.safetensors"
     fingerprints = []
     for i, kind in enumerate(("kl", "vq")):
@@ -207,3 +206,23 @@ def test_importing_is_cheap() -> None:
         "latentzip.encode; assert 'torch' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+@pytest.mark.parametrize("module", ["latentzip.api", "latentzip.LzImagePlugin", "latentzip.interop"])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(said: str | None, expected: str, module: str) -> None:
+    """Whatever is imported first: OpenMP looks once, when torch is."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    if said is not None:
+        environment["OMP_WAIT_POLICY"] = said
+    code = (
+        "import importlib.abc, os, sys\n"
+        "class Watch(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'torch': print(os.environ.get('OMP_WAIT_POLICY')); sys.stdout.flush(); os._exit(0)\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        f"import {module}\n"
+        "import latentzip; latentzip.decode"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert run.stdout.strip() == expected

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import latentzip
 
@@ -90,6 +91,38 @@ def test_light_commands_leave_torch_alone(arguments: list[str], example_lz: Path
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, json.dumps(arguments)], check=True, capture_output=True)
+
+
+def test_the_codec_never_imports_torchs_compiler(example_lz: Path, tmp_path: Path) -> None:
+    """It takes longer to import than most pictures take."""
+    golden, source, coded = Path(__file__).parent / "golden", tmp_path / "a.png", tmp_path / "a.lz"
+    Image.new("RGB", (40, 30), "teal").save(source)
+    commands: list[list[str]] = []
+    for kind in ("kl", "vq", "vq-prior"):
+        model = ["-m", str(golden / f"tiny-{kind}.safetensors")]
+        commands += [
+            ["encode", str(source), "-f", *model],
+            ["encode", str(source), "-f", "-e", "1", *model],
+            ["decode", str(coded), "-f", *model],
+            ["verify", str(coded), *model],
+        ]
+    commands += [["info", str(coded)], ["models", "list"], ["decode", str(example_lz), "-o", str(tmp_path / "b.png")]]
+    code = (
+        "import sys, json\n"
+        "from latentzip.cli.app import main\n"
+        "for command in json.loads(sys.argv[1]):\n"
+        "    sys.argv = ['latentzip', *command]\n"
+        "    try: main()\n"
+        "    except SystemExit as end: assert not end.code, command\n"
+        "    assert 'torch._dynamo' not in sys.modules, command\n"
+        "import latentzip, latentzip.LzImagePlugin\n"
+        "latentzip.load_latents(command[1])\n"
+        "from PIL import Image\n"
+        "Image.open(command[1]).load()\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    run = subprocess.run([sys.executable, "-c", code, json.dumps(commands)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_files_stay_readable() -> None:

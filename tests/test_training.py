@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import IMAGES, TINY_KL, TINY_NORMAL, TINY_VQ, Result
+from conftest import IMAGES, TINY_KL, TINY_NORMAL, TINY_VQ, TINY_VQ_PRIOR, Result, tiny_model
 from PIL import Image
 
 from latentzip.codec import decode_image, encode_image
@@ -25,7 +25,11 @@ from latentzip.images import read_image
 from latentzip.models.autoencoder import Autoencoder
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.families import config_to_json
+from latentzip.models.index_prior import IndexPrior
+from latentzip.models.lite import LiteDecoder
+from latentzip.models.quantizer import ResidualQuantizer
 from latentzip.training import loop, start
+from latentzip.training.compiling import leave_uncompiled
 from latentzip.training.data import batch_at, load_pictures
 from latentzip.training.losses import Objective
 from latentzip.training.run import name_run, train
@@ -139,6 +143,27 @@ def test_a_compiled_run_does_the_same(photographs: Path, vgg_file: Path, tmp_pat
     plain, compiled_log = (log(tmp_path / str(compiled), "train")[-1] for compiled in (False, True))
     for name in ("total", "perceptual", "bpp", "adversarial", "adversarial_weight"):
         assert compiled_log[name] == pytest.approx(plain[name], rel=1e-2)
+
+
+def test_what_compiling_makes_worse_is_left_out_of_its_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiling: list[bool] = []
+
+    def watch(owner: type, name: str) -> None:
+        method = getattr(owner, name)
+
+        def watched(*arguments: Any, **named: Any) -> Any:
+            compiling.append(torch.compiler.is_compiling())
+            return method(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    watch(LiteDecoder, "last_layers")
+    watch(ResidualQuantizer, "search")
+    watch(IndexPrior, "bits")
+    model = tiny_model(TINY_VQ_PRIOR)
+    leave_uncompiled(model)
+    torch.compile(model, backend="eager")(torch.zeros(1, 3, 32, 32), torch.ones(1))
+    assert compiling == [False, False, False]
 
 
 def test_a_missing_compiler_is_said(photographs: Path, tmp_path: Path) -> None:

@@ -29,7 +29,6 @@ from latentzip.cli.options import (
     check_streams,
     inputs_argument,
     place_of,
-    wait_asleep,
 )
 from latentzip.container import check_signature, parse, parse_file
 from latentzip.files import STREAM, open_bytes, read_bytes
@@ -109,7 +108,6 @@ def decode(
     batch = Batch("decoded", plan, as_json=as_json, quiet=quiet, overwrite=force, workers=jobs)
     if not plan.jobs:
         return batch.end()
-    wait_asleep()
     from latentzip.api import decode_picture
 
     def work(job: Job) -> Outcome:

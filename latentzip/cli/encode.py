@@ -27,7 +27,6 @@ from latentzip.cli.options import (
     check_streams,
     inputs_argument,
     place_of,
-    wait_asleep,
 )
 from latentzip.container import DEFAULT_QUALITY, MAX_QUALITY
 from latentzip.files import read_bytes
@@ -125,7 +124,6 @@ def encode(
     batch = Batch("encoded", plan, as_json=as_json, quiet=quiet, overwrite=force, workers=jobs)
     if not plan.jobs:
         return batch.end()
-    wait_asleep()
     from latentzip.api import encode_picture, load_model
 
     loaded = load_model(model, device.value)

@@ -144,14 +144,6 @@ def bounds_of(tile: int | None, memory: str | None) -> Bounds:
     return Bounds(tile, parse_size(memory, "--memory") if memory is not None else None)
 
 
-def wait_asleep() -> None:
-    """To be called before torch is imported: its threads sleep while they wait for each other.
-
-    Otherwise they keep their cores busy, which where other programs share them makes decoding three times as slow.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
 def torch_device(choice: Device) -> "torch.device":
     """Raises ModelError for a device that is not there."""
     from latentzip.zoo.loading import choose_device

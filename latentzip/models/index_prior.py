@@ -98,7 +98,6 @@ class IndexPrior(nn.Module):
             going_on = going_on & (index != END)
         return torch.stack(indices, dim=1)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # stages unrolled take it minutes
     def bits(self, codebooks: Tensor, indices: Tensor, rate: Tensor) -> Tensor:
         """Bits of each stage's indices (B, K, h, w) at a rate (B,): (B, K), with gradients to the prior."""
         batch, stages, height, width = indices.shape

@@ -89,12 +89,11 @@ class LiteDecoder(nn.Module):
         out: Tensor = self.linear(latent)
         if self.detail is not None:
             out = out + self.detail(features)
-        painted: Tensor = self._last_layers(features)
+        painted: Tensor = self.last_layers(features)
         return out + painted
 
-    # Compiled, all layers would be one: the gradient of `last_layer` alone would take, and use up, those of all.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _last_layers(self, features: Tensor) -> Tensor:
+    def last_layers(self, features: Tensor) -> Tensor:
+        """Features (B, width, f h / patch, f w / patch) -> what they paint (B, 3, f h, f w)."""
         out: Tensor = self.deep[-2:](features)
         return out
 

@@ -44,7 +44,6 @@ class ResidualQuantizer(nn.Module):
     def stages(self) -> int:
         return self.codebooks.shape[0]
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def search(
         self, latent: Tensor, stages: int | None = None, beam: int = BEAM, price: Tensor | None = None

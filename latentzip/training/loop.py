@@ -17,6 +17,7 @@ from latentzip.models.autoencoder import Autoencoder, VqLatent
 from latentzip.models.families import config_to_json
 from latentzip.training.checkpoint import fitting, save_checkpoint, usable, what_was_kept
 from latentzip.training.codebook import CodebookAverages
+from latentzip.training.compiling import leave_uncompiled
 from latentzip.training.conversion import to_unit_variance
 from latentzip.training.data import Pictures, batches
 from latentzip.training.interrupts import Interrupts
@@ -78,6 +79,7 @@ class Trainer:
             self.forward = DistributedDataParallel(self.model)
             self.judge = self.discriminator and DistributedDataParallel(self.discriminator)
         if settings.compile:
+            leave_uncompiled(model)
             self.forward = torch.compile(self.forward)
         self.averages = {name: p.detach().clone() for name, p in model.state_dict().items()}
         self.step = 0
