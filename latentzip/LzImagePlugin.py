@@ -19,6 +19,7 @@ from latentzip.images.metadata import image_info, upright, without_orientation
 FORMAT, SUFFIX, MIME = "LATENTZIP", ".lz", "image/x-latentzip"
 # Options of `Image.save`, beside Pillow's own icc_profile, exif and xmp; `latentzip.encode` says what they mean.
 SETTINGS = ("quality", "bpp", "size", "effort", "model", "coding", "alpha", "metadata", "verify")
+METADATA: dict[str, tuple[type, ...]] = {"icc_profile": (bytes,), "exif": (bytes, Image.Exif), "xmp": (bytes, str)}
 
 
 class LzImageFile(ImageFile.ImageFile):
@@ -38,6 +39,15 @@ class LzImageFile(ImageFile.ImageFile):
         # Pillow's decoder for raw samples gets what ours gives, in `load`
         self.tile = [ImageFile._Tile("raw", (0, 0, *self.size), 0, self.mode)]
 
+    def verify(self) -> None:
+        """Check the file's structure and checksums, with no network. Raises OSError for one that is damaged or cut."""
+        if self.tile:
+            try:
+                parse(self._data)
+            except LatentzipError as error:
+                raise OSError(self._say(error)) from None
+        super().verify()
+
     def load(self) -> Any:
         """Raises OSError for a file that is damaged, cut short (but see ImageFile.LOAD_TRUNCATED_IMAGES), or whose
         model is not here."""
@@ -45,7 +55,7 @@ class LzImageFile(ImageFile.ImageFile):
             from latentzip.api import decode
 
             try:
-                image = decode(self._data, partial=ImageFile.LOAD_TRUNCATED_IMAGES)
+                image = decode(self._data, partial=bool(ImageFile.LOAD_TRUNCATED_IMAGES))
             except LatentzipError as error:
                 raise OSError(self._say(error)) from None
             if self.fp and self._exclusive_fp:
@@ -73,7 +83,12 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
 
     wishes = image.encoderinfo
     settings = {name: wishes[name] for name in SETTINGS if name in wishes}
-    given = {name: wishes[name] for name in ("icc_profile", "exif", "xmp") if wishes.get(name)}
+    given = {name: wishes[name] for name in METADATA if wishes.get(name)}
+    for name, data in given.items():
+        if not isinstance(data, METADATA[name]):
+            raise OSError(
+                f"{name} of type {type(data).__name__}: give {' or '.join(t.__name__ for t in METADATA[name])}"
+            )
     try:
         if given:
             settings["metadata"] = "all"

@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from latentzip.api import decode, encode, load_model
-    from latentzip.container import read_header
+    from latentzip.arguments import read_header
     from latentzip.errors import LatentzipError
     from latentzip.interop import load_latents
     from latentzip.LzImagePlugin import register
@@ -24,8 +24,8 @@ __all__ = [
     "register",
 ]
 
-# Threads of torch's that wait for each other are to sleep, where the user says nothing else: awake they keep cores busy,
-# and where other programs share these, decoding takes five times as long. OpenMP looks once, when torch is first imported.
+# Threads of torch's that wait for each other are to sleep, unless the user says otherwise: awake they keep cores busy,
+# and where other programs share these, decoding takes five times as long. OpenMP looks once, when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # What needs torch is imported when it is asked for, so that `latentzip --help` need not wait for it.
@@ -35,7 +35,7 @@ _HOMES = {
     "encode": "api",
     "load_latents": "interop",
     "load_model": "api",
-    "read_header": "container",
+    "read_header": "arguments",
     "register": "LzImagePlugin",
 }
 

@@ -26,6 +26,7 @@ from latentzip.images import BitDepth, Picture
 from latentzip.models.autoencoder import Autoencoder, KlLatent, VqLatent
 from latentzip.models.bands import blocks_around
 from latentzip.models.cutting import cut_for_decoder, cut_for_encoder
+from latentzip.models.finite import check_finite
 from latentzip.models.pictures import decode_latent, encode_pixels, seen_from
 from latentzip.models.posterior import GaussianPosterior
 from latentzip.models.quantizer import BEAM, EFFORT_BEAMS
@@ -68,7 +69,7 @@ def encode_image(
 
 @torch.inference_mode()
 def analyse(picture: Picture, model: LoadedEncoder, bounds: Bounds = NO_BOUNDS) -> Analysed:
-    """Run the encoder. Raises FormatError for a picture that is too large."""
+    """Run the encoder. Raises FormatError for a picture that is too large, ModelError for what is not finite."""
     height, width = picture.pixels.shape[:2]
     if max(height, width) > MAX_SIDE:
         raise FormatError(f"{width}x{height} pixels: a .lz file holds at most {MAX_SIDE} a side")
@@ -77,6 +78,7 @@ def analyse(picture: Picture, model: LoadedEncoder, bounds: Bounds = NO_BOUNDS) 
     y = encode_pixels(model.encoder, picture.pixels, config.factor, model.device, cutting)
     if config.gives_moments:
         y = GaussianPosterior(y).mode
+    check_finite(y, f"the encoder of {model.name}")
     return Analysed(y, width, height, picture.greyscale, pack_extras(picture), cutting.plan)
 
 
@@ -100,24 +102,31 @@ def fixed_stages(model: LoadedLatent) -> int:
     return latent.quantizer.stages if isinstance(latent, VqLatent) and latent.prior is None else 0
 
 
+def search_longer(analysed: Analysed, effort: int) -> Analysed:
+    """Let more choices of codes be tried when a VQ model's file is written. effort: 0..9, 0 for no more than usual."""
+    return replace(analysed, beam=EFFORT_BEAMS[effort])
+
+
 def refine_latent(
     picture: Picture, analysed: Analysed, model: Autoencoder, level: int, effort: int, report: Callable[[], None]
 ) -> Analysed:
-    """Spend time on a smaller or better file: fit this picture's latent at this level, as a whole model can.
+    """Spend time on a smaller or better file: fit this picture's latent at this level by gradient steps.
 
-    effort: 0..9, 0 for nothing. KL models with a learned prior take gradient steps and call `report` after each, see
-    `refinement_steps`; VQ models are only told to search longer; latents for diffusion models stay as they are.
+    model: one whose `refinement_steps` are not 0; effort: 1..9. `report` is called after each step. Raises ModelError
+    where they lead to what is not finite.
     """
-    analysed = replace(analysed, beam=EFFORT_BEAMS[effort])
-    if not isinstance(model.latent, KlLatent) or not STEPS[effort]:
-        return analysed
     device = next(model.parameters()).device
     rate = rate_of_level(level).to(device)
-    return replace(analysed, latent=refine(model, picture.pixels, analysed.latent, rate, STEPS[effort], report))
+    latent = refine(model, picture.pixels, analysed.latent, rate, STEPS[effort], report)
+    check_finite(latent, "the model, in steps of effort,")
+    return replace(analysed, latent=latent)
 
 
 def refinement_steps(analysed: Analysed, model: LoadedLatent, effort: int) -> int:
-    """How often `refine_latent` reports."""
+    """How many steps `refine_latent` takes. Only KL models with a learned prior have any.
+
+    The latents of others are kept, and what those of public models are fit for is all that is known of them.
+    """
     if not isinstance(model.latent, KlLatent):
         return 0
     return STEPS[effort] * count_tiles(*analysed.latent.shape[2:])
@@ -181,7 +190,9 @@ def _pack(y: Tensor, model: LoadedEncoder, level: int, coding: Coding, beam: int
     if isinstance(latent, KlLatent):
         assert model.analysis is not None
         v = y * latent.gain(rate_of_level(level))
-        return [pack_kl(latent, v, model.analysis(v.to(model.device)).cpu(), level, split=split)]
+        hyperlatent = model.analysis(v.to(model.device)).cpu()
+        check_finite(hyperlatent, f"the analysis of {model.name}")
+        return [pack_kl(latent, v, hyperlatent, level, split=split)]
     return [pack_adaptive(latent, y, level)]
 
 
@@ -265,7 +276,8 @@ def paint(
     """Run the decoder on a file's symbols, or, for a region in pixels, on those of its `latent_window`.
 
     Pixels are of 8 or 16 bits. noise: how much a decoder that has noise is to use of it, 0 for none. Public models see
-    the latent in tiles where the file says so. Raises FormatError.
+    the latent in tiles where the file says so. Raises FormatError, or ModelError where the decoder gives what is not
+    finite.
     """
     header, factor = container.header, model.config.factor
     region = region or Window(0, 0, header.height, header.width)
@@ -276,11 +288,12 @@ def paint(
     def latent(window: Window) -> Tensor:
         blocks = blocks_around(window).within(there)
         part = parsed.to_latent(parsed.symbols[(..., *blocks.relative_to(there).slices)])
+        check_finite(part, f"the latent space of {model.name}")
         return part[(..., *window.relative_to(blocks).slices)]
 
     size, window = latent_size(header, model), region.over(factor)
     pixels = decode_latent(
-        model.decoder, latent, parsed.rate, size, window, factor, model.device, cutting, bit_depth, noise
+        model.decoder, latent, parsed.rate, size, window, factor, model.device, cutting, bit_depth, noise, model.name
     )
     return Picture(
         pixels[region.relative_to(window.times(factor)).slices],

@@ -93,7 +93,7 @@ def _refine_tile(
     report: Callable[[], None],
 ) -> Tensor:
     """x, start: the tile with its surroundings, which count in the loss and stay as they are."""
-    moves = torch.zeros(start.shape[2:], device=start.device)
+    moves = torch.zeros(start.shape[2:], dtype=start.dtype, device=start.device)
     offset = (tile.inner[0] - tile.outer[0], tile.inner[1] - tile.outer[1])
     rows, columns = tile.inner[2] - tile.inner[0], tile.inner[3] - tile.inner[1]
     moves[offset[0] : offset[0] + rows, offset[1] : offset[1] + columns] = 1
@@ -139,7 +139,7 @@ def _forward(model: Autoencoder, v: Tensor, rate: Tensor, generator: torch.Gener
     """v: (1, C, h, w) in steps -> bits in all, reconstruction (1, 3, H, W), with noise for rounding."""
     assert isinstance(model.latent, KlLatent)
     prior = model.latent.prior
-    noise = torch.rand(v.shape, generator=generator).to(v.device) - 0.5
+    noise = torch.rand(v.shape, generator=generator, dtype=v.dtype).to(v.device) - 0.5
     parts = (model.analysis(v).float(), *torch.split(v + noise, list(model.config.prior_groups), 1))
     total = v.new_zeros(())
 

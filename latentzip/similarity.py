@@ -30,7 +30,7 @@ def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
 def _around(planes: Tensor) -> Tensor:
     """Gaussian mean around each place: (..., C, H, W) -> (..., C, H - WINDOW + 1, W - WINDOW + 1)."""
     channels = planes.shape[-3]
-    away = torch.arange(WINDOW, device=planes.device) - WINDOW // 2
+    away = torch.arange(WINDOW, dtype=planes.dtype, device=planes.device) - WINDOW // 2
     weights = torch.exp(-(away**2) / (2 * DEVIATION**2))
     weights = (weights / weights.sum()).expand(channels, 1, 1, -1)
     flat = planes.reshape(-1, *planes.shape[-3:])

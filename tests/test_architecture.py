@@ -20,6 +20,8 @@ FLOORS = {
     "locks": 1,
     "container": 2,
     "settings": 3,
+    "arguments": 4,
+    "surroundings": 3,
     "images": 2,
     "files": 2,
     "jobs": 3,

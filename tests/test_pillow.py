@@ -167,6 +167,30 @@ def test_files_cut_short_raise_oserror_unless_told_otherwise(monkeypatch: pytest
     assert np.array_equal(np.asarray(image), np.asarray(latentzip.decode(cut, partial=True)))
 
 
+def test_verify_finds_what_is_cut_short_or_damaged(data: bytes, tmp_path: Path) -> None:
+    damaged = bytearray(data)
+    damaged[-3] ^= 1
+    path = tmp_path / "cut.lz"
+    for content, message in ((data[:-1], "get the file again"), (data[:60], "get the file again")):
+        path.write_bytes(content)
+        with Image.open(path) as image, pytest.raises(OSError, match=rf"cut\.lz: .*{message}"):
+            image.verify()
+    path.write_bytes(damaged)
+    with pytest.raises(UnidentifiedImageError, match="checksum"):
+        Image.open(path)
+    image = Image.open(io.BytesIO(data))
+    image.verify()
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    image.verify()
+
+
+def test_metadata_of_another_kind_is_refused() -> None:
+    for wrong in ({"exif": "text"}, {"xmp": 5}, {"icc_profile": "sRGB"}, {"exif": {1: 2}}):
+        with pytest.raises(OSError, match=next(iter(wrong))):
+            bytes_of(PHOTO, **wrong)
+
+
 def test_a_model_that_is_not_here_is_an_oserror(data: bytes, tiny_weights: dict[str, Path]) -> None:
     image = Image.open(io.BytesIO(bytes_of(PHOTO, model=tiny_weights["kl"])))
     with pytest.raises(OSError, match="needs a model that is not here"):

@@ -11,7 +11,7 @@ from conftest import IMAGES, TINY_KL, TINY_NORMAL, TINY_VQ, Result, noise_pictur
 from PIL import Image
 
 from latentzip import refinement
-from latentzip.codec import analyse, decode_image, refine_latent, refinement_steps, write_latent
+from latentzip.codec import analyse, decode_image, refine_latent, refinement_steps, search_longer, write_latent
 from latentzip.container import DEFAULT_QUALITY
 from latentzip.images import Picture
 from latentzip.models.config import AutoencoderConfig
@@ -116,25 +116,23 @@ def test_the_same_picture_gives_the_same_file_again(tmp_path: Path) -> None:
 
 def test_vq_effort_searches_longer(tmp_path: Path) -> None:
     """More continued choices never end further from the latent, on the whole."""
-    model, path = loaded(tmp_path, dataclasses.replace(TINY_VQ, codebook_size=64))
+    model, _ = loaded(tmp_path, dataclasses.replace(TINY_VQ, codebook_size=64))
     picture = noise_picture(96, 96)
     analysed = analyse(picture, model)
-    whole = load_autoencoder(path, CPU)
     quantizer = model.latent.quantizer  # type: ignore[union-attr]
     errors = []
     for effort in (0, 9):
-        refined = refine_latent(picture, analysed, whole, 3, effort, nothing)
-        indices = quantizer.search(analysed.latent, 3, refined.beam)  # type: ignore[operator]
+        indices = quantizer.search(analysed.latent, 3, search_longer(analysed, effort).beam)  # type: ignore[operator]
         errors.append(float((quantizer.decode(indices) - analysed.latent).square().sum()))  # type: ignore[operator]
     assert errors[1] < errors[0]
 
 
-def test_latents_for_diffusion_models_stay(tmp_path: Path) -> None:
-    model, path = loaded(tmp_path, TINY_NORMAL)
-    picture = noise_picture(32, 32)
-    analysed = analyse(picture, model)
-    assert refine_latent(picture, analysed, load_autoencoder(path, CPU), 9, 9, nothing).latent is analysed.latent
-    assert refinement_steps(analysed, model, 9) == 0
+def test_only_models_with_a_learned_prior_take_steps(tmp_path: Path) -> None:
+    """Latents for diffusion models stay as they are, and no more than an encoder is loaded for them."""
+    for config, steps in ((TINY_NORMAL, 0), (TINY_VQ, 0), (TINY_KL, refinement.STEPS[9])):
+        model, _ = loaded(tmp_path, config)
+        assert refinement_steps(analyse(noise_picture(32, 32), model), model, 9) == steps
+        assert refinement_steps(analyse(noise_picture(32, 32), model), model, 0) == 0
 
 
 def test_on_the_command_line(cli: Callable[..., Result], tmp_path: Path, tiny_weights: dict[str, Path]) -> None:

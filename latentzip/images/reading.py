@@ -87,6 +87,8 @@ def take_image(
     XMP; "none" converts colours to sRGB. `remarks` say what else was converted. Raises ImageError, and what Pillow
     raises for damaged files.
     """
+    if 0 in image.size:
+        raise ImageError(f"{label}: has {image.width}x{image.height} pixels: give one that has some")
     try:
         refuse_preview(image)
         return _take(image, alpha, metadata)

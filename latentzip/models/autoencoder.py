@@ -1,7 +1,6 @@
 """An autoencoder: encoder, latent space, decoder. The three parts have weights of their own and can be had apart."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -45,11 +44,17 @@ class KlLatent(nn.Module):
         self.prior = HyperPrior(config)
         self.scale_table: Tensor
         self.register_buffer("scale_table", scale_table())
+        self._exact: ExactHyperPrior | None = None
 
-    @cached_property
+    @property
     def exact(self) -> ExactHyperPrior:
-        """The prior that files are coded with, made once of the trained one: not to be asked for before that is."""
-        return ExactHyperPrior(self.prior)
+        """The prior that files are coded with, made once of the trained one: not to be asked for before that is.
+
+        Without `cached_property`, whose lock, before Python 3.12, stays locked in a process that is forked meanwhile.
+        """
+        if self._exact is None:
+            self._exact = ExactHyperPrior(self.prior)
+        return self._exact
 
     @property
     def channels(self) -> int:
@@ -78,6 +83,7 @@ class VqLatent(nn.Module):
         ends = self.prior is not None
         self.quantizer = ResidualQuantizer(config.stages, config.codebook_size, config.latent_channels, ends=ends)
         self.lambdas = config.lambdas if isinstance(config, AutoencoderConfig) else None
+        self._exact: ExactIndexPrior | None = None
 
     def bit_price(self, rate: Tensor) -> Tensor:
         """With a prior: the squared error of a latent vector that a bit is worth. rate: (B,) -> (B,).
@@ -89,11 +95,13 @@ class VqLatent(nn.Module):
         low, high = self.lambdas
         return 3 / STEP_CONSTANT * (high / low) ** (0.5 - rate)
 
-    @cached_property
+    @property
     def exact(self) -> ExactIndexPrior:
         """The prior that files are coded with, where there is one: see `KlLatent.exact`."""
-        assert self.prior is not None
-        return ExactIndexPrior(self.prior, self.quantizer.codebooks)
+        if self._exact is None:
+            assert self.prior is not None
+            self._exact = ExactIndexPrior(self.prior, self.quantizer.codebooks)
+        return self._exact
 
 
 class NormalLatent(nn.Module):

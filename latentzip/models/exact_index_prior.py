@@ -103,7 +103,7 @@ class _Stage:
 
 def _counts(layer: ExactLayer, hidden: Tensor, more: Tensor | None) -> Tensor:
     """hidden, more: (n, width) -> (n, D) float32."""
-    counts = torch.empty(len(hidden), layer.matrix.shape[1])
+    counts = torch.empty(len(hidden), layer.matrix.shape[1], dtype=torch.float32)
     for place, _ in in_blocks(torch.arange(len(hidden))):
         x = hidden[place] if more is None else (hidden[place] + more[place]).clamp_(0, LIMIT)
         counts[place] = counts_of_logits(layer(x).mul_(1 / UNIT)).float()

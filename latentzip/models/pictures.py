@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from latentzip.images.picture import BitDepth, Pixels
 from latentzip.models.cutting import Cutting
+from latentzip.models.finite import check_finite
 from latentzip.models.lite import LiteDecoder, LiteEncoder
 from latentzip.models.noise import Place
 from latentzip.models.tiled import run_tiled
@@ -38,7 +39,7 @@ def encode_pixels(encoder: nn.Module, pixels: Pixels, factor: int, device: torch
         x = _to_float(torch.from_numpy(part).permute(2, 0, 1)[None])
         out = rows.feed(x.to(device), last=bottom >= size[0])
         if top == 0:
-            latent = torch.empty(1, *size, out.shape[1]).permute(0, 3, 1, 2)
+            latent = torch.empty(1, *size, out.shape[1], dtype=torch.float32).permute(0, 3, 1, 2)
         latent[:, :, done : done + out.shape[2]] = out
         done += out.shape[2]
     return latent
@@ -56,11 +57,13 @@ def decode_latent(
     cutting: Cutting,
     bit_depth: BitDepth = 8,
     noise: float = 1.0,
+    name: str = "the model",
 ) -> Pixels:
     """A latent -> what it shows of a window, given in positions: (f rows, f columns, 3) uint8 or uint16.
 
     latent: gives a part (1, C, rows, columns) float32 of it; only what lies in `seen_from(window)` is asked for. size:
-    of the whole latent (h, w). rate: (1,) in [0, 1]. noise: how much of theirs decoders of our own use.
+    of the whole latent (h, w). rate: (1,) in [0, 1]. noise: how much of theirs decoders of our own use. Raises
+    ModelError, with the model's name, for a decoder that gives values that are not finite.
     """
     seen = seen_from(window, decoder, size, cutting.plan)
     wanted = window.relative_to(seen).times(factor)
@@ -74,7 +77,9 @@ def decode_latent(
             x_hat = network(latent(seen)).float().cpu()
         else:
             x_hat = run_tiled(network, latent(seen), cutting.plan, window, size, factor)
-        return _to_pixels(x_hat[(..., *wanted.slices)], bit_depth)
+        x_hat = x_hat[(..., *wanted.slices)]
+        check_finite(x_hat, f"the decoder of {name}")
+        return _to_pixels(x_hat, bit_depth)
     pixels = np.empty((*wanted.size, 3), np.uint8 if bit_depth == 8 else np.uint16)
     rows, done = decoder.rows(rate, Place(seen.top, seen.left, noise)), 0
     for top in range(seen.top, seen.bottom, cutting.strip):
@@ -84,8 +89,9 @@ def decode_latent(
         there = Window(done, 0, done + out.shape[2], out.shape[3])
         visible = there.within(wanted)
         if visible.area:
-            x_hat = out[(..., *visible.relative_to(there).slices)]
-            pixels[visible.relative_to(wanted).slices] = _to_pixels(x_hat.cpu(), bit_depth)
+            x_hat = out[(..., *visible.relative_to(there).slices)].cpu()
+            check_finite(x_hat, f"the decoder of {name}")
+            pixels[visible.relative_to(wanted).slices] = _to_pixels(x_hat, bit_depth)
         done = there.bottom
     return pixels
 

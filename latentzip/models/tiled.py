@@ -25,8 +25,8 @@ def run_tiled(
     around = plan.around(window, size)
     per_position = x.shape[2] // around.size[0]
     total: Tensor | None = None
-    down = torch.zeros(scale * around.size[0])  # weights add up along each side apart
-    across = torch.zeros(scale * around.size[1])
+    down = torch.zeros(scale * around.size[0], dtype=torch.float32)  # weights add up along each side apart
+    across = torch.zeros(scale * around.size[1], dtype=torch.float32)
     for top, bottom in rows:
         ramp_down = _ramp(top, bottom, size[0], plan.overlap, scale)
         down[scale * (top - around.top) : scale * (bottom - around.top)] += ramp_down
@@ -45,8 +45,8 @@ def run_tiled(
 
 def _ramp(start: int, end: int, length: int, overlap: int, scale: int) -> Tensor:
     """Weights (scale (end - start),) of a tile: rising over the overlap with one before it, falling before the next."""
-    weight = torch.ones((end - start) * scale)
-    rise = (torch.arange(overlap * scale) + 0.5) / max(overlap * scale, 1)
+    weight = torch.ones((end - start) * scale, dtype=torch.float32)
+    rise = (torch.arange(overlap * scale, dtype=torch.float32) + 0.5) / max(overlap * scale, 1)
     if start > 0:
         weight[: len(rise)] = rise
     if end < length and overlap:

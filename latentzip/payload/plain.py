@@ -12,12 +12,14 @@ from latentzip.entropy.adaptive import decode_planes, encode_planes
 from latentzip.entropy.coder import ESCAPE_LIMIT
 from latentzip.errors import FormatError
 from latentzip.models.autoencoder import NormalLatent
+from latentzip.models.finite import check_finite
 from latentzip.payload.scans import Parsed, Payload, check_scans
 
 
 def pack_adaptive(latent: NormalLatent, mode: Tensor, level: int) -> Payload:
     """Kind 4. mode: the posterior's (1, C, h, w) float32."""
     steps = torch.round((mode - latent.mean[:, None, None]) / _step(latent, level))
+    check_finite(steps, "the latent space, by its means and deviations,")
     steps = steps.clamp(-ESCAPE_LIMIT // 2, ESCAPE_LIMIT // 2 - 1).long()
     scan = bytes([1, level]) + encode_planes(steps[0].numpy())
     return Payload(PayloadKind.KL_ADAPTIVE, [scan], steps)
@@ -28,7 +30,7 @@ def parse_adaptive(latent: NormalLatent, scans: Sequence[bytes], size: tuple[int
     level = scans[0][1]
     steps = torch.from_numpy(decode_planes(scans[0][2:], (latent.channels, *size)))[None]
     step, mean = _step(latent, level), latent.mean[:, None, None]
-    return Parsed(steps, lambda steps: steps * step + mean, torch.ones(1), level, (1, 1))
+    return Parsed(steps, lambda steps: steps * step + mean, torch.ones(1, dtype=torch.float32), level, (1, 1))
 
 
 def _step(latent: NormalLatent, level: int) -> Tensor:
@@ -44,7 +46,7 @@ def pack_half(mode: Tensor) -> Payload:
     """
     half = mode.half().contiguous()
     if not torch.isfinite(half).all():
-        raise FormatError("has latents that half precision cannot hold: take another model")
+        raise FormatError("has latents that half precision cannot hold: leave --coding fp16 out, or take another model")
     low_and_high = half.numpy().astype("<f2").view(np.uint8).reshape(-1, 2)
     scan = zlib.compress(low_and_high.T[::-1].tobytes(), 9)
     return Payload(PayloadKind.KL_HALF, [scan], half.float())
@@ -64,4 +66,4 @@ def parse_half(scans: Sequence[bytes], channels: int, size: tuple[int, int]) -> 
     if not np.isfinite(half).all():
         raise FormatError("has values in its latent that are no numbers: the file is damaged")
     latent = torch.from_numpy(half).view(1, channels, *size)
-    return Parsed(latent, lambda latent: latent, torch.ones(1), 0, (1, 1))
+    return Parsed(latent, lambda latent: latent, torch.ones(1, dtype=torch.float32), 0, (1, 1))

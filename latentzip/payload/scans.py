@@ -49,7 +49,7 @@ def level_of_quality(quality: int) -> int:
 
 def rate_of_level(level: int) -> Tensor:
     """Level 0..255 -> rate (1,) in [0, 1]."""
-    return torch.tensor([level / MAX_LEVEL])
+    return torch.tensor([level / MAX_LEVEL], dtype=torch.float32)
 
 
 def stages_of_quality(quality: int, stages: int) -> int:

@@ -95,7 +95,7 @@ def parse_vq_counted(
 def _parsed(latent: VqLatent, symbols: Tensor, stages: int) -> Parsed:
     """symbols (1, S, h, w) of the first S of the file's stages."""
     here = symbols.shape[1]
-    rate = torch.tensor([here / latent.quantizer.stages])
+    rate = torch.tensor([here / latent.quantizer.stages], dtype=torch.float32)
     return Parsed(symbols, latent.quantizer.decode, rate, stages, (here, stages), nothing=NO_CODE)
 
 

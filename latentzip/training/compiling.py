@@ -19,4 +19,4 @@ def leave_uncompiled(model: Autoencoder) -> None:
         if model.latent.prior is not None:
             methods.append((model.latent.prior, "bits"))  # to compile its stages, unrolled, takes minutes
     for module, name in methods:
-        setattr(module, name, torch.compiler.disable(getattr(module, name)))
+        setattr(module, name, torch.compiler.disable(getattr(module, name)))  # type: ignore[no-untyped-call]

@@ -1,6 +1,5 @@
 """Locate, verify and load the parts of a model that are needed, and no others."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,14 +52,22 @@ class LoadedDecoder(LoadedLatent):
     device: torch.device
 
 
-def choose_device(name: str) -> torch.device:
-    """ "cpu", "cuda", "mps", or "auto" for the fastest that is there. Raises ModelError for one that is not there."""
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device("cuda" if available["cuda"] else "mps" if available["mps"] else "cpu")
-    if not available.get(name):
-        raise ModelError(f"device {name}: not available here: use cpu, or auto")
-    return torch.device(name)
+def choose_device(wish: str | torch.device) -> torch.device:
+    """ "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest that is there. Raises ModelError for one that is not.
+
+    A process that was forked from one that uses a GPU has none.
+    """
+    has_cuda = torch.cuda.is_available() and not torch.cuda._is_in_bad_fork()
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count() if has_cuda else 0, "mps": torch.backends.mps.is_available()}
+    if wish == "auto":
+        return torch.device("cuda" if counts["cuda"] else "mps" if counts["mps"] else "cpu")
+    try:
+        device = torch.device(wish) if isinstance(wish, (str, torch.device)) else None
+    except RuntimeError:
+        device = None
+    if device is None or (device.index or 0) >= counts.get(device.type, 0):
+        raise ModelError(f"device {wish}: not available here: use cpu, or auto")
+    return device
 
 
 def load_encoder(source: str | None, device: torch.device) -> LoadedEncoder:
@@ -129,7 +136,7 @@ def weights_for(container: Container, explicit: str | None) -> Path:
         raise ModelError(
             f"needs a model that is not here (latent space {latent.hex()}): give -m the weights that encoded it"
         )
-    return entry.path
+    return entry.weights
 
 
 def locate(source: str | None) -> Path:
@@ -138,7 +145,7 @@ def locate(source: str | None) -> Path:
     Names are those of built-in models, and of public ones that were pulled. Raises ModelError where there is none.
     """
     if source is None:
-        return built_in()[0].path
+        return built_in()[0].weights
     try:
         return _locate(source, Path(source))
     except OSError as error:  # a folder that may not be looked into, a name that is too long
@@ -158,7 +165,7 @@ def _locate(source: str, path: Path) -> Path:
         return path
     model = find_public(source)
     if model is None:
-        return find_by_name(source).path
+        return find_by_name(source).weights
     place = cached(model)
     if place is None:
         raise ModelError(f"{source}: is not here yet: latentzip models pull {model.name}")
@@ -190,9 +197,11 @@ class _Parts:
 def check_whole(path: Path, config: ModelConfig, tensors: dict[str, Tensor]) -> None:
     """Raise ModelError where a model's tensors are not exactly those that its config asks for."""
     parts = _Parts(path, config, tensors, {})
-    with torch.device("meta"):
-        latent = make_latent(config)
-    for part, module in (("encoder", make_encoder(config)), ("decoder", make_decoder(config)), ("latent", latent)):
+    for part, module in (
+        ("encoder", make_encoder(config)),
+        ("decoder", make_decoder(config)),
+        ("latent", _latent_to_fill(config)),
+    ):
         parts.fill(module, part)
     strange = [name for name in tensors if not name.startswith(("encoder.", "decoder.", "latent."))]
     if strange:
@@ -201,9 +210,7 @@ def check_whole(path: Path, config: ModelConfig, tensors: dict[str, Tensor]) -> 
 
 def _load_parts(path: Path, parts: list[str]) -> _Parts:
     for entry in built_in():
-        if entry.path == path and not path.exists():
-            raise ModelError(f"{path}: is missing: install latentzip again")
-        if entry.path == path and hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
+        if entry.path == path and entry.found_sha256() != entry.sha256:
             raise ModelError(f"{path}: damaged (its SHA-256 is not the manifest's): install latentzip again")
     if is_public(path):
         public, tensors = read_public(path)
@@ -225,9 +232,14 @@ def _load_parts(path: Path, parts: list[str]) -> _Parts:
     return _Parts(path, config, tensors, prints)
 
 
-def _load_latent(parts: _Parts) -> LoadedLatent:
+def _latent_to_fill(config: ModelConfig) -> Latent:
+    """On `meta`, as the networks are: random numbers to begin with would take time, and be missed by the program."""
     with torch.device("meta"):
-        latent = make_latent(parts.config)
+        return make_latent(config)
+
+
+def _load_latent(parts: _Parts) -> LoadedLatent:
+    latent = _latent_to_fill(parts.config)
     parts.fill(latent, "latent")
     name = parts.path.parent.name if parts.path.name == MODEL_NAME else parts.path.stem
     return LoadedLatent(name, None, parts.config, latent, parts.prints["latent"], parts.prints["decoder"])

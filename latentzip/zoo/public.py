@@ -36,8 +36,8 @@ def read_public(path: Path) -> tuple[PublicConfig, Tensors]:
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise ModelError(f"{path}: its tensors make no autoencoder ({reprlib.repr(error)}): get it again") from None
     if config.regularizer == "kl":
-        tensors["latent.mean"] = torch.zeros(config.latent_channels)
-        tensors["latent.std"] = torch.ones(config.latent_channels)
+        tensors["latent.mean"] = torch.zeros(config.latent_channels, dtype=torch.float32)
+        tensors["latent.std"] = torch.ones(config.latent_channels, dtype=torch.float32)
     return config, tensors
 
 

@@ -1,5 +1,6 @@
 """Which models there are and where. No torch: `info` and `models list` ask here."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +29,20 @@ class ModelEntry:
     def size(self) -> int:
         """Bytes of the weights file."""
         return self.path.stat().st_size if self.path.exists() else 0
+
+    @property
+    def weights(self) -> Path:
+        """Where the weights are. Raises ModelError where they should be and are not."""
+        if not self.path.is_file():
+            raise ModelError(f"{self.path}: the weights of {self.name} are missing: install latentzip again")
+        return self.path
+
+    def found_sha256(self) -> str:
+        """Of the weights as they are here. Raises ModelError where they cannot be read."""
+        try:
+            return hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ModelError(f"{self.path}: cannot be read ({error.strerror}): install latentzip again") from None
 
 
 def weights_folder() -> Path:
