@@ -18,6 +18,7 @@ from latentzip.zoo import registry
 
 PHOTO = Image.open(IMAGES / "chelsea.png").convert("RGB").crop((100, 50, 140, 80))
 PHOTO.info.clear()
+latentzip.register()
 
 
 @pytest.fixture(scope="module")
