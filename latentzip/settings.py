@@ -75,4 +75,6 @@ def check_switch(name: str, value: object) -> None:
 
 def is_number(value: object, low: float) -> bool:
     """Whether it is a finite number, of Python or numpy, from low on. True and False are none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(low <= value < math.inf)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    return bool(not value < low and value < math.inf)  # as no number, NaN is not below anything

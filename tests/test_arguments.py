@@ -83,7 +83,7 @@ def test_devices_models_and_colours(data: bytes, model: Path, tiny_weights: dict
 NAN, INFINITY = float("nan"), float("inf")
 WRONG_WISHES: list[dict[str, Any]] = [
     *({"quality": wrong} for wrong in (0, 101, 50.5, "50", True, NAN, [50])),
-    *({"bpp": wrong} for wrong in (-1, NAN, INFINITY, "0.5", True)),
+    *({"bpp": wrong} for wrong in (-1, 0, NAN, INFINITY, 10**400 * -1, "0.5", True)),
     *({"size": wrong} for wrong in (-1, 40.5, "40KB", True)),
     *({"effort": wrong} for wrong in (-1, 10, 1.5, "3", True, None)),
     *({"coding": wrong} for wrong in ("fp8", "", None, 16)),
