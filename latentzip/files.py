@@ -26,15 +26,21 @@ def read_bytes(path: Path, check: Callable[[bytes], None] | None = None) -> byte
     if path == STREAM:
         if sys.stdin is None:
             raise LatentzipError("standard input is closed: give a file")
+        if sys.stdin.isatty():
+            raise LatentzipError("standard input is a terminal, and pictures are binary: pipe one in, or give a file")
         return _read_from(sys.stdin.buffer, path, check)
-    with _reading(path), path.open("rb") as file:
+    with open_bytes(path) as file, _reading(path):
         return _read_from(file, path, check)
 
 
 def open_bytes(path: Path) -> IO[bytes]:
     """A file to read parts of. Raises LatentzipError."""
     with _reading(path):
-        return path.open("rb")
+        file = path.open("rb")
+    if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):  # may be endless, or wait for a person to type
+        file.close()
+        raise LatentzipError(f"{path}: is a device, not a file")
+    return file
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Reading and writing: nothing is overwritten, nothing is half written."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -12,6 +13,7 @@ import pytest
 from latentzip.container import check_signature
 from latentzip.errors import FormatError, LatentzipError, OutputError
 from latentzip.files import (
+    STREAM,
     check_output,
     ignores_case,
     read_bytes,
@@ -154,9 +156,40 @@ def test_unreadable_inputs_have_clear_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
-def test_endless_inputs_are_refused_at_once() -> None:
+def test_devices_are_refused_as_inputs() -> None:
+    """/dev/zero has no end, and a terminal waits for a person."""
+    for device in ("/dev/zero", "/dev/null"):
+        for check in (None, check_signature):
+            with pytest.raises(LatentzipError, match=f"{device}: is a device"):
+                read_bytes(Path(device), check)
+
+
+@posix
+def test_a_terminal_as_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs) as terminal, os.fdopen(ours):
+        monkeypatch.setattr("sys.stdin", terminal)
+        with pytest.raises(LatentzipError, match="standard input is a terminal"):
+            read_bytes(STREAM)
+
+
+@posix
+def test_endless_inputs_are_refused_at_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    ended = threading.Event()
+
+    def write_without_end() -> None:
+        with contextlib.suppress(BrokenPipeError), pipe.open("wb") as file:
+            while not ended.is_set():
+                file.write(bytes(4096))
+
+    writer = threading.Thread(target=write_without_end)
+    writer.start()
     with pytest.raises(FormatError, match="not a latentzip image"):
-        read_bytes(Path("/dev/zero"), check_signature)
+        read_bytes(pipe, check_signature)
+    ended.set()
+    writer.join()
 
 
 @posix
