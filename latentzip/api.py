@@ -228,6 +228,7 @@ def encode(
     coding: Coding = "auto",
     alpha: str | tuple[int, ...] = ALPHA_KEPT,
     metadata: MetadataWish = "icc",
+    partial: bool = False,
     verify: bool = True,
 ) -> bytes:
     """Pillow's image of any mode, an array (H, W, 3) of uint8, or a picture file -> the bytes of a .lz file.
@@ -238,16 +239,17 @@ def encode(
     quality: 1 to 100, by default 50; or at most `bpp` bits per pixel, or at most `size` bytes. effort: 0 to 9, time for
     a smaller file. model: a name, weights file, run folder, or what `load_model` gave. alpha: "keep", "drop", or a
     colour, in words or as (R, G, B), to put transparent pictures on. metadata: "icc" keeps what the colour profile says
-    of colours, "all" also Exif and XMP, "none" nothing. Of an animation the frame it stands at. Orientation in Exif is
-    applied.
+    of colours, "all" also Exif and XMP, "none" nothing. `partial`: of a picture file that is cut short take what has
+    arrived. Of an animation the frame it stands at. Orientation in Exif is applied.
     Raises LatentzipError, and what Pillow raises for an image that cannot be loaded.
     """
     settings = EncodeSettings(quality, bpp, size, effort, coding, verify=verify)
     word = colour_or_word(alpha)
     check_alpha_wish(word)
     check_choice("metadata", metadata, get_args(MetadataWish))
+    check_switch("partial", partial)
     loaded = model if isinstance(model, Model) else load_model(model)
-    return encode_picture(read_picture(image, word, metadata), loaded, settings).data
+    return encode_picture(read_picture(image, word, metadata, partial=partial), loaded, settings).data
 
 
 def decode(

@@ -46,14 +46,20 @@ def read_header(source: Source) -> Header:
             return container.read_header(file.read(HEADER.size))
 
 
-def read_picture(image: ImageSource, alpha: str, metadata: MetadataWish) -> Picture:
-    """Pillow's image, an array, or a picture file as the command line reads it. Raises ImageError or UsageError."""
+def read_picture(image: ImageSource, alpha: str, metadata: MetadataWish, *, partial: bool = False) -> Picture:
+    """Pillow's image, an array, or a picture file as the command line reads it.
+
+    `partial`: of a file that is cut short take what has arrived. Raises ImageError or UsageError.
+    """
+    if partial and isinstance(image, (np.ndarray, Image.Image)):
+        raise UsageError("partial: is for picture files: give the path or the bytes of one")
     if isinstance(image, np.ndarray):
         image = _image_of(image)
     if isinstance(image, Image.Image):
         return take_image(image, alpha=alpha, metadata=metadata)
     path = path_of(image)
-    return read_image(read_source(image), None if path is None else str(path), alpha=alpha, metadata=metadata)
+    name = None if path is None else str(path)
+    return read_image(read_source(image), name, alpha=alpha, metadata=metadata, partial=partial)
 
 
 def colour_or_word(alpha: str | tuple[int, ...]) -> str:

@@ -50,6 +50,18 @@ def test_pictures_go_in_by_every_natural_way(data: bytes, model: Path, tmp_path:
         assert latentzip.decode(latentzip.encode(array, model=model), model=model).mode == mode
 
 
+def test_what_has_arrived_of_a_picture_file_is_taken_where_asked_for(model: Path) -> None:
+    file = io.BytesIO()
+    Image.effect_noise((64, 48), 90).save(file, "PNG")
+    cut = file.getvalue()[:-1000]
+    with pytest.raises(ImageError, match="cut short"):
+        latentzip.encode(cut, model=model)
+    assert latentzip.read_header(latentzip.encode(cut, model=model, partial=True)).height == 48
+    for image in (PHOTO, np.asarray(PHOTO)):
+        with pytest.raises(UsageError, match="partial: is for picture files"):
+            latentzip.encode(image, model=model, partial=True)
+
+
 def test_files_go_in_by_every_natural_way(data: bytes, model: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.lz"
     path.write_bytes(data)
