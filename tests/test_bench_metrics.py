@@ -175,6 +175,8 @@ def test_other_weights_are_another_metric(perceptual_file: Path, tmp_path: Path)
         ({"reconstruction": "mse", "means_weights": [0.6, 0.0, 1.6]}, {"psnr", "mean8_y", "mean8_cb", "mean8_cr"}),
         ({"reconstruction": "mse", "means_weights": [1.0]}, {"psnr"}),
         ({"perceptual": "trunk.safetensors", "perceptual_weight": 0, "wasserstein_weight": 1.0}, OF_VGG16),
+        ({"discriminator": "projected", "disc_weight": 0.3}, {"efficientnet", "frechet"}),
+        ({"discriminator": "projected", "disc_weight": 0.0}, set()),
         ({}, set()),
     ],
 )

@@ -184,6 +184,8 @@ def trained_on(settings: dict[str, object], declared: Sequence[str] = ()) -> fro
                 found.add(VGG16.key)
             if settings.get("perceptual_weight"):
                 found.add(EFFICIENTNET.key if perceptual == "efficientnet" else VGG16.key)
+        if settings.get("discriminator") == "projected" and settings.get("disc_weight"):
+            found.add(EFFICIENTNET.key)
         # in the first version of the settings, SSIM did not count without a perceptual network
         if settings.get("ssim_weight") and (perceptual != "none" or settings.get("settings_version", 1) != 1):
             found.add(MS_SSIM.key)  # of which the SSIM in the loss is the finest scale
