@@ -307,4 +307,4 @@ def test_sizes_are_guarded(cli: Callable[..., Result], tmp_path: Path, tiny_weig
         assert (little.code, "takes about" in little.err) == (1, True)
         assert cli(command, path, "-m", weights, "-f", "--memory", "1GB").code == 0
         assert cli(command, path, "-m", weights, "-f", "--memory", "1GB", "--tile", 16).code == 2
-        assert cli(command, path, "-m", weights, "-f", "--memory", "much").code == 1
+        assert cli(command, path, "-m", weights, "-f", "--memory", "much").code == 2
