@@ -15,6 +15,7 @@ from torch import Tensor
 from latentzip.images import Pixels
 from latentzip.models.autoencoder import Autoencoder, KlLatent, straight_through
 from latentzip.models.pictures import to_tensor
+from latentzip.models.precision import has_bfloat16
 from latentzip.models.prior import CERTAIN, bits, coded_index
 from latentzip.similarity import PERCEPTUAL_POWER, WINDOW, ssim
 
@@ -66,7 +67,7 @@ def refine(
     """latent: (1, C, h, w) float32 on the CPU, what the encoder made of pixels (H, W, 3) uint8; rate: (1,) in [0, 1].
 
     Returns a latent of the same shape. Calls `report` after every step of every tile. The prior is the float one, not
-    the exact one that codes, and products are in bfloat16: estimates are enough here.
+    the exact one that codes, and products are in bfloat16 where the device has it: estimates are enough here.
     """
     assert isinstance(model.latent, KlLatent)
     gain = model.latent.gain(rate).cpu()
@@ -101,10 +102,11 @@ def _refine_tile(
     adam = _Adam(v)
     generator = torch.Generator().manual_seed(0)
     pixels = x.shape[2] * x.shape[3]
+    in_bfloat16 = has_bfloat16(v.device)
     for step in range(steps):
         progress = step / steps
         learning_rate = LEARNING_RATE * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
-        with torch.enable_grad(), torch.autocast(v.device.type, torch.bfloat16):
+        with torch.enable_grad(), torch.autocast(v.device.type, torch.bfloat16, enabled=in_bfloat16):
             total, x_hat = _forward(model, v, rate, generator)
             (gradient,) = torch.autograd.grad(total / pixels + distortion.of(x_hat, x), v)
         adam.step(gradient * moves, learning_rate)

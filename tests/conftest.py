@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,10 @@ from latentzip.models.config import AutoencoderConfig
 from latentzip.training.vgg import BLOCKS
 from latentzip.zoo.checkpoints import save_weights
 from latentzip.zoo.loading import load_encoder
+
+# no test measures a time, and machines are of many speeds
+hypothesis.settings.register_profile("latentzip", deadline=None)
+hypothesis.settings.load_profile("latentzip")
 
 IMAGES = Path(__file__).parent / "images"
 

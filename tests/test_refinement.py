@@ -53,6 +53,21 @@ def test_effort_lowers_what_is_minimised() -> None:
     assert costs[1] < 0.97 * costs[0]
 
 
+@pytest.mark.parametrize("native", [False, True])
+def test_products_are_in_bfloat16_only_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    """Elsewhere they take ten times as long as in float32."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    model = tiny_model(TINY_KL).eval()
+    seen: list[torch.dtype] = []
+    hook = model.decoder.deep[0].register_forward_hook(lambda _module, _inputs, out: seen.append(out.dtype))
+    picture = crop("coffee.png", (100, 60, 132, 92))
+    latent = model.encoder(to_tensor(picture.pixels, 16)).detach()
+    refinement.refine(model, picture.pixels, latent, torch.tensor([0.5]), 1, nothing)
+    hook.remove()
+    assert seen == [torch.bfloat16 if native else torch.float32]
+
+
 def test_texture_counts_beside_squared_error() -> None:
     """Of two pictures with the same squared error, that without the texture is the worse one."""
     distortion = refinement.Distortion((0.00001, 0.0001), 0.5)

@@ -155,7 +155,7 @@ def test_a_prior_is_trained_without_networks_of_pictures(
 
 def test_squared_error_and_rate_alone_unless_ssim_is_asked_for() -> None:
     for wishes, weight in (({}, 1.0), ({"perceptual": "none"}, 0.0), ({"perceptual": "none", "ssim_weight": 5.0}, 5.0)):
-        _, settings = run._fresh(Path("none"), "pca", TINY_KL, {"max_steps": 1, **wishes})
+        _, settings = run._fresh(Path("none"), "pca", TINY_KL, {"max_steps": 1, **wishes}, torch.device("cpu"))
         assert settings.ssim_weight == weight
     stored = json.loads(TrainSettings(max_steps=1, perceptual="none", ssim_weight=5.0).to_json())
     assert TrainSettings.from_json(json.dumps(stored)).ssim_weight == 5

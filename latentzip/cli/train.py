@@ -162,7 +162,9 @@ def train(
     ] = None,
     learning_rate: Annotated[float | None, _option("At its highest.", RUN, min=0)] = None,
     schedule: Annotated[Schedule | None, _option("Of the learning rate.", RUN)] = None,
-    precision: Annotated[Precision | None, _option("Of the networks' products.", RUN)] = None,
+    precision: Annotated[
+        Precision | None, _option("Of the networks' products.", RUN, show_default="bf16 where the device has it")
+    ] = None,
     compile: Annotated[
         bool | None, _option("By torch.compile: a minute at the start, faster steps; needs a C++ compiler.", RUN)
     ] = None,

@@ -14,6 +14,7 @@ from latentzip.errors import LatentzipError, ModelError, TrainingError, UsageErr
 from latentzip.models.autoencoder import Autoencoder
 from latentzip.models.config import CONFIG_VERSION, AutoencoderConfig, Prior, Regularizer
 from latentzip.models.families import config_from_json, trainable
+from latentzip.models.precision import has_bfloat16
 from latentzip.training.card import write_card
 from latentzip.training.checkpoint import has_checkpoint, read_checkpoint, usable
 from latentzip.training.data import Pictures, load_pictures
@@ -74,7 +75,7 @@ def train(
             if state is not None:
                 config, settings = _resumed(out, state, wishes)
             else:
-                config, settings = _fresh(out, init, config, wishes)
+                config, settings = _fresh(out, init, config, wishes, world.device)
             _check(settings, config, wishes, world)
             perceptual = load_perceptual(settings.perceptual if settings.has_perceptual else NONE)
             say(f"perceptual loss: {perceptual.name if perceptual is not None else 'none'}")
@@ -143,7 +144,7 @@ def _say_nothing(_line: str) -> None:
 
 
 def _fresh(
-    out: Path, init: str | None, config: AutoencoderConfig | None, wishes: dict[str, Any]
+    out: Path, init: str | None, config: AutoencoderConfig | None, wishes: dict[str, Any], device: torch.device
 ) -> tuple[AutoencoderConfig, TrainSettings]:
     if has_checkpoint(out):
         raise TrainingError(
@@ -159,7 +160,7 @@ def _fresh(
             config = trainable(checkpoints.read_config(path))
         except ModelError as error:
             raise ModelError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
-    defaults: dict[str, Any] = {}
+    defaults: dict[str, Any] = {"precision": "bf16" if has_bfloat16(device) else "fp32"}
     if init in (PCA, RANDOM):
         defaults |= FROM_ZERO
     if wishes.get("perceptual") == NONE:  # that is, squared error and rate alone, unless SSIM is asked for
