@@ -83,6 +83,9 @@ def cut(size: Size, tile: Size) -> list[Window]:
     ]
 
 
+LEAST_SEEN = 4  # latent positions, one side, of what a network is shown at once
+
+
 @dataclass(frozen=True)
 class TilePlan:
     """Tiles of `side` latent positions a side, of which neighbours share `overlap`."""

@@ -148,7 +148,7 @@ def samples() -> list[Sample]:
         found.append((model, parse(encode_image(adorned(), model))))
         found.append((model, parse(in_code_tiles(model))))
         tiled = replace(found[-4][1].header, flags=Flag.TILED)
-        found.append((model, Container(tiled, (Chunk(ChunkType.TILES, TILES.pack(3, 1)), *found[-4][1].chunks))))
+        found.append((model, Container(tiled, (Chunk(ChunkType.TILES, TILES.pack(4, 1)), *found[-4][1].chunks))))
     assert {container.header.kind for _, container in found} == set(PayloadKind)
     return found
 

@@ -105,7 +105,7 @@ def test_small_pictures_and_models_of_ours_are_not_tiled(thin_sd: Path, tiny_wei
     assert analyse(noise_picture(60, 40), load_encoder(str(tiny_weights["kl"]), CPU), Bounds(32)).tiles is None
 
 
-@pytest.mark.parametrize("change", ["no chunk", "no flag", "two", "short", "nonsense"])
+@pytest.mark.parametrize("change", ["no chunk", "no flag", "two", "short", "nonsense", "small"])
 def test_unclear_plans_are_refused(thin_sd: Path, change: str) -> None:
     encoder = load_encoder(str(thin_sd), CPU)
     container = parse(write_latent(analyse(noise_picture(75, 50), encoder, Bounds(32)), encoder, 9))
@@ -119,7 +119,7 @@ def test_unclear_plans_are_refused(thin_sd: Path, change: str) -> None:
     elif change == "two":
         chunks = (tiles, tiles, *rest)
     else:
-        payload = tiles.payload[:3] if change == "short" else b"\x04\0\x03\0"
+        payload = {"short": tiles.payload[:3], "nonsense": b"\x04\0\x03\0", "small": b"\x03\0\0\0"}[change]
         chunks = (Chunk(ChunkType.TILES, payload), *rest)
     damaged = parse(pack(Container(header, chunks)))
     decoder = load_decoder(thin_sd, CPU)

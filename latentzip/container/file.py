@@ -18,7 +18,7 @@ from latentzip.container.layout import (
     Header,
 )
 from latentzip.errors import FormatError
-from latentzip.tiling import Size, TilePlan, Window
+from latentzip.tiling import LEAST_SEEN, Size, TilePlan, Window
 
 
 @dataclass(frozen=True)
@@ -98,4 +98,7 @@ class Container:
         plans = [chunk.payload for chunk in self.chunks if chunk.type == ChunkType.TILES]
         if len(plans) != int(Flag.TILED in self.header.flags) or any(len(plan) != TILES.size for plan in plans):
             raise FormatError("does not say clearly how it is tiled: the file is damaged")
-        return TilePlan(*TILES.unpack(plans[0])) if plans else None
+        plan = TilePlan(*TILES.unpack(plans[0])) if plans else None
+        if plan is not None and plan.side < LEAST_SEEN:  # for each of them the network runs once
+            raise FormatError(f"has tiles of {plan.side} positions, and they have {LEAST_SEEN} or more: it is damaged")
+        return plan

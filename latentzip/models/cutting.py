@@ -7,7 +7,7 @@ from latentzip.errors import LatentzipError
 from latentzip.models.config import AutoencoderConfig
 from latentzip.models.families import ModelConfig, PublicConfig
 from latentzip.models.ldm import LdmConfig
-from latentzip.tiling import Bounds, Size, TilePlan
+from latentzip.tiling import LEAST_SEEN, Bounds, Size, TilePlan
 
 # What a strip's activations take where they take most. Larger ones are slower, as they leave the caches; those of a
 # very wide picture are as high as one latent position at least.
@@ -38,7 +38,7 @@ def cut_for_encoder(config: ModelConfig, size: Size, bounds: Bounds) -> Cutting:
         side = _affordable_side(config, size, bounds.memory)
     if side == 0 or (side is None and size[0] * size[1] <= TILE_FROM):
         return Cutting(MAX_SIDE, None)
-    positions = max(2, (side or TILE_SIDE) // config.factor)
+    positions = max(LEAST_SEEN, (side or TILE_SIDE) // config.factor)
     whole = max(size) <= positions * config.factor
     return Cutting(MAX_SIDE, None if whole else TilePlan(positions, positions // 4))
 
