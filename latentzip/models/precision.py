@@ -7,7 +7,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether a device multiplies in bfloat16 itself.
 
     A CPU that does not (AVX2, or AVX-512 without the extension for it) rounds every product apart: a step of training
-    then takes twice the time, and one of effort's ten to fifty times.
+    then takes about three times as long, and one of effort ten times.
     """
     if device.type != "cpu":
         return True
